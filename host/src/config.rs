@@ -1,0 +1,325 @@
+//! Configuration: the tables of a TOML file. Defaults live in `configs/base.toml`, nowhere else.
+//!
+//! Every module takes its own table, never the whole [`Config`].
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A whole experiment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Seed of weights, order and augmentation.
+    pub seed: u64,
+    /// Run directories are made below it.
+    pub output_dir: PathBuf,
+    /// Where controls and teachers are kept for reuse, keyed by content hash.
+    pub cache_dir: PathBuf,
+    /// Data set and input pipeline.
+    pub data: DataConfig,
+    /// The model to deploy.
+    pub student: ModelConfig,
+    /// The model to learn from; built only if the method taps one.
+    pub teacher: TeacherConfig,
+    /// Optimizer and schedule, the same for the plain and the distilled student.
+    pub train: TrainConfig,
+    /// The distillation method.
+    pub distill: DistillConfig,
+    /// Evaluation.
+    pub eval: EvalConfig,
+}
+
+/// Data set and input pipeline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// `shapes`, `coco` or `voc`.
+    pub dataset: String,
+    /// Images per optimizer micro-batch.
+    pub batch_size: usize,
+    /// Decoding threads; the order of images does not depend on it.
+    pub workers: usize,
+    /// What a broken image or annotation does: `error` or `skip` (counted and reported).
+    pub on_error: OnError,
+    /// Resize, flip, normalise.
+    pub transform: TransformConfig,
+    /// For `dataset = "shapes"`.
+    pub shapes: ShapesConfig,
+    /// For `dataset = "coco"`.
+    pub coco: CocoConfig,
+    /// For `dataset = "voc"`.
+    pub voc: VocConfig,
+}
+
+/// What a broken image or annotation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// Ends the run with a message that names the file.
+    Error,
+    /// Leaves it out; counted and reported.
+    Skip,
+}
+
+/// Resize, flip, normalise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TransformConfig {
+    /// `fixed`: to `size` exactly. `keep_ratio`: shorter side to `short_side`, longer at most
+    /// `long_side`.
+    pub resize: ResizeMode,
+    /// `[height, width]` for `fixed`.
+    pub size: [usize; 2],
+    /// Pixels, for `keep_ratio`.
+    pub short_side: usize,
+    /// Pixels, for `keep_ratio`.
+    pub long_side: usize,
+    /// Probability of a horizontal flip in training.
+    pub flip_prob: f64,
+    /// Subtracted per RGB channel, on values in 0..1.
+    pub mean: [f32; 3],
+    /// Divided by per RGB channel.
+    pub std: [f32; 3],
+}
+
+/// How images are brought to the network's input size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ResizeMode {
+    /// To one size, aspect ratio not kept.
+    Fixed,
+    /// Shorter side to a length, longer side bounded.
+    KeepRatio,
+}
+
+/// The procedural data set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShapesConfig {
+    /// Training images.
+    pub num_train: usize,
+    /// Evaluation images.
+    pub num_val: usize,
+    /// `[height, width]` of the generated images.
+    pub size: [usize; 2],
+    /// Seed of the images; apart from the run's seed, so that seeds of an experiment share data.
+    pub seed: u64,
+}
+
+/// COCO JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CocoConfig {
+    /// Folder of training images.
+    pub train_images: PathBuf,
+    /// Training annotations.
+    pub train_annotations: PathBuf,
+    /// Folder of evaluation images.
+    pub val_images: PathBuf,
+    /// Evaluation annotations.
+    pub val_annotations: PathBuf,
+}
+
+/// PASCAL VOC.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VocConfig {
+    /// Folder with `Annotations`, `ImageSets/Main` and `JPEGImages`.
+    pub root: PathBuf,
+    /// Name of the list in `ImageSets/Main`.
+    pub train_split: String,
+    /// Name of the list in `ImageSets/Main`.
+    pub val_split: String,
+    /// Class names in label order; empty: the sorted names found in the training split.
+    pub classes: Vec<String>,
+    /// Train on objects marked `difficult` (evaluation treats them as crowd).
+    pub keep_difficult: bool,
+}
+
+/// Architecture of one detector.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// `retinanet`.
+    pub detector: String,
+    /// `resnet18`, `resnet34`, `resnet50`, `resnet101`, or `tiny` (see `tiny_width`, `tiny_blocks`).
+    pub backbone: String,
+    /// Channels of the first stage of `tiny`; stages double it.
+    pub tiny_width: usize,
+    /// Basic blocks of each of the four stages of `tiny`.
+    pub tiny_blocks: [usize; 4],
+    /// Channels of the pyramid and the head.
+    pub fpn_channels: usize,
+    /// 3×3 convolutions of each tower of the head.
+    pub head_convs: usize,
+    /// Backbone stages that learn, counted from the last: 5 all, 3 is torchvision's default with
+    /// pretrained weights.
+    pub trainable_layers: usize,
+    /// Normalisation of the backbone: `batch` or `frozen_batch`.
+    pub norm: NormKind,
+    /// Anchor sides of the finest level in pixels; each next level doubles them.
+    pub anchor_base_size: usize,
+    /// Anchor scales per level (octaves), multiplied by the base size.
+    pub anchor_scales: Vec<f32>,
+    /// Height / width of anchors.
+    pub anchor_ratios: Vec<f32>,
+    /// `l1` or `giou`.
+    pub box_loss: BoxLoss,
+    /// Weight of the box loss.
+    pub box_loss_weight: f32,
+    /// Balance of the focal loss.
+    pub focal_alpha: f32,
+    /// Focusing of the focal loss.
+    pub focal_gamma: f32,
+    /// IoU from which an anchor is foreground.
+    pub fg_iou_threshold: f32,
+    /// IoU below which an anchor is background.
+    pub bg_iou_threshold: f32,
+    /// Detections below are dropped.
+    pub score_threshold: f32,
+    /// IoU of non-maximum suppression.
+    pub nms_threshold: f32,
+    /// Candidates kept per level before suppression.
+    pub topk_candidates: usize,
+    /// Detections kept per image.
+    pub detections_per_image: usize,
+    /// Safetensors file with initial weights (torchvision's names); empty: random.
+    pub weights: PathBuf,
+}
+
+/// Normalisation of the backbone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NormKind {
+    /// Batch statistics while training, running ones in evaluation.
+    Batch,
+    /// Running statistics and affine part fixed.
+    FrozenBatch,
+}
+
+/// Loss on box regression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BoxLoss {
+    /// On encoded deltas.
+    L1,
+    /// Generalised IoU on decoded boxes (arXiv 1902.09630).
+    Giou,
+}
+
+/// The model to learn from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TeacherConfig {
+    /// Its architecture.
+    pub model: ModelConfig,
+    /// Safetensors file with trained weights; empty: it is trained here and cached.
+    pub checkpoint: PathBuf,
+    /// Epochs of its own training where no checkpoint is given.
+    pub epochs: usize,
+}
+
+/// Optimizer and schedule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Passes over the training set.
+    pub epochs: usize,
+    /// Stop after this many optimizer steps; 0: no limit beside `epochs`.
+    pub max_iters: usize,
+    /// `sgd` or `adamw`.
+    pub optimizer: OptimizerKind,
+    /// Peak learning rate per optimizer step.
+    pub lr: f64,
+    /// SGD momentum.
+    pub momentum: f64,
+    /// AdamW's decay rates.
+    pub betas: [f64; 2],
+    /// AdamW's epsilon.
+    pub eps: f64,
+    /// Decay of weights.
+    pub weight_decay: f64,
+    /// Decay of normalisation scales and shifts.
+    pub norm_decay: f64,
+    /// Decay of biases.
+    pub bias_decay: f64,
+    /// Multiplies the learning rate of the method's own parameters.
+    pub method_lr_scale: f64,
+    /// Linear warm-up, optimizer steps.
+    pub warmup_iters: usize,
+    /// Learning rate at step 0 as a share of `lr`.
+    pub warmup_factor: f64,
+    /// `constant`, `multi_step`, `cosine` or `poly`.
+    pub schedule: ScheduleKind,
+    /// Epochs at which `multi_step` multiplies by `gamma`.
+    pub milestones: Vec<usize>,
+    /// Factor of `multi_step`.
+    pub gamma: f64,
+    /// Exponent of `poly`.
+    pub poly_power: f64,
+    /// Global gradient norm is clipped to it; 0: off.
+    pub grad_clip_norm: f64,
+    /// Micro-batches per optimizer step.
+    pub accumulate: usize,
+    /// Decay of the averaged weights that are evaluated and exported; 0: off.
+    pub ema_decay: f64,
+    /// Evaluate every so many epochs; 0: at the end alone.
+    pub eval_interval_epochs: usize,
+    /// Write a checkpoint every so many optimizer steps, beside the one of each epoch; 0: off.
+    pub checkpoint_interval_iters: usize,
+    /// Log losses every so many optimizer steps.
+    pub log_interval_iters: usize,
+}
+
+/// Optimizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OptimizerKind {
+    /// With momentum, as torch.optim.SGD.
+    Sgd,
+    /// As torch.optim.AdamW.
+    Adamw,
+}
+
+/// Shape of the learning rate after warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ScheduleKind {
+    /// Flat.
+    Constant,
+    /// Multiplied by `gamma` at each milestone.
+    MultiStep,
+    /// Half a cosine down to 0.
+    Cosine,
+    /// `(1 - t)^poly_power`.
+    Poly,
+}
+
+/// The distillation method.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DistillConfig {
+    /// File name (searched) or path with a `/`; `none`: plain training.
+    pub plugin: String,
+    /// Method id, for a plugin with several; empty: its only one.
+    pub method: String,
+    /// Weight per loss name, replacing the method's own.
+    pub loss_weights: BTreeMap<String, f64>,
+    /// Restricts the method's taps to these names; empty: all it asks for.
+    pub taps: Vec<String>,
+    /// The method's own configuration, checked against the schema in its manifest.
+    pub config: BTreeMap<String, serde_json::Value>,
+}
+
+/// Evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EvalConfig {
+    /// Images per forward pass.
+    pub batch_size: usize,
+    /// Evaluate on the first so many images; 0: all.
+    pub max_images: usize,
+}

@@ -1,0 +1,33 @@
+//! Anchors, box coding, assignment, losses, post-processing. No I/O.
+
+/// Ground truth matched to anchors, for a batch.
+///
+/// Anchors are numbered over all levels, finest first, within a level row-major over cells, then
+/// anchors of the cell, as torchvision's.
+#[derive(Clone, Debug)]
+pub struct Assignment {
+    /// Per image, per anchor: the matched object's index, or one of the constants below.
+    pub matched: Vec<Vec<i32>>,
+    /// Per image: class of each object.
+    pub labels: Vec<Vec<usize>>,
+    /// Per image: boxes in pixels of the network input.
+    pub boxes_xyxy: Vec<Vec<[f32; 4]>>,
+    /// Anchors, `[x1, y1, x2, y2]` in pixels of the network input.
+    pub anchors_xyxy: std::sync::Arc<Vec<[f32; 4]>>,
+}
+
+/// Matched to nothing: background.
+pub const BACKGROUND: i32 = -1;
+/// Between the thresholds: ignored by the classification loss.
+pub const IGNORED: i32 = -2;
+
+/// Final detections of one image, by descending score.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Detections {
+    /// Pixels; of which image, the function that returns this says.
+    pub boxes_xyxy: Vec<[f32; 4]>,
+    /// Probabilities.
+    pub scores: Vec<f32>,
+    /// Class indices, 0-based.
+    pub labels: Vec<usize>,
+}

@@ -1,0 +1,21 @@
+//! kdhost: trains object detectors; every distillation method is a shared library.
+//!
+//! Modules in reading order. Data flows one way:
+//! `cli → engine → {distill, model, data, eval} → {detection, boxes, state, rng}`;
+//! [`plugin`] (the loader) is used by [`distill`] and [`cli`] alone.
+
+pub mod boxes;
+pub mod config;
+pub mod data;
+pub mod detection;
+pub mod distill;
+pub mod engine;
+pub mod eval;
+pub mod exit_code;
+pub mod model;
+pub mod plugin;
+pub mod rng;
+pub mod state;
+pub mod visualize;
+
+pub mod cli;

@@ -1,0 +1,238 @@
+//! Detectors: architecture without weights, after torchvision's structure and names.
+//!
+//! A [`Detector`] is immutable. Weights are a slice of flat tensors in the order of
+//! [`Detector::specs`]: student leaves on the autodiff device, teacher tensors on the plain one.
+//! The engine owns them, so optimizer, checkpoint, EMA and hash work on named flat arrays.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::Tensor;
+
+use crate::config::ModelConfig;
+use crate::data::ImageTargets;
+use crate::detection::{Assignment, Detections};
+use crate::state::StateDict;
+
+/// Which part of a detector a parameter belongs to; phases freeze and scale by part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Everything up to `c5`.
+    Backbone,
+    /// The feature pyramid.
+    Neck,
+    /// Classification and box towers.
+    Head,
+}
+
+/// What a weight is; decides decay and whether it is learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParamKind {
+    /// Convolution or linear weight.
+    Weight,
+    /// Bias of a convolution or linear layer.
+    Bias,
+    /// Scale of a normalisation layer.
+    NormWeight,
+    /// Shift of a normalisation layer.
+    NormBias,
+    /// Running mean: a buffer.
+    RunningMean,
+    /// Running variance: a buffer.
+    RunningVar,
+}
+
+impl ParamKind {
+    /// Buffers are updated by the forward pass, not by the optimizer.
+    #[must_use]
+    pub fn is_buffer(self) -> bool {
+        matches!(self, ParamKind::RunningMean | ParamKind::RunningVar)
+    }
+}
+
+/// How a parameter is initialised.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// All equal.
+    Constant(f32),
+    /// Normal with mean 0.
+    Normal {
+        /// Standard deviation.
+        std: f32,
+    },
+    /// He et al. 2015, fan-out, ReLU gain: torchvision's ResNet convolutions.
+    KaimingNormalFanOut,
+    /// Uniform with bound `sqrt(6 / ((1 + a²) fan_in))`, `a = 1`: torchvision's FPN.
+    KaimingUniformFanIn,
+}
+
+/// One parameter or buffer of an architecture.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParamSpec {
+    /// torchvision's name.
+    pub name: String,
+    /// Extents.
+    pub shape: Vec<usize>,
+    /// What it is.
+    pub kind: ParamKind,
+    /// Where it belongs.
+    pub part: Part,
+    /// How it starts.
+    pub init: Init,
+    /// False for layers frozen by configuration (`trainable_layers`).
+    pub trainable: bool,
+}
+
+/// A tensor of the forward pass that methods may read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TapSpec {
+    /// `image`, `stem`, `backbone.c3`, `neck.p3`, `head.cls_feat.p3`, `head.box_feat.p3`,
+    /// `head.cls_logits.p3`, `head.box_deltas.p3`.
+    pub name: String,
+    /// Channels.
+    pub channels: usize,
+    /// Input pixels per cell.
+    pub stride: usize,
+}
+
+/// How far and how to run.
+#[derive(Clone, Debug)]
+pub struct ForwardRequest {
+    /// Batch statistics (true) or running ones (false) in normalisation layers.
+    pub training: bool,
+    /// Taps to keep, by name; others are dropped as soon as the network is done with them.
+    pub taps: Vec<String>,
+    /// Stop as soon as all of `taps` are there. The head's outputs are then absent.
+    pub stop_at_taps: bool,
+}
+
+/// New statistics of one normalisation layer, to be blended into its running ones.
+#[derive(Clone, Debug)]
+pub struct BatchStats {
+    /// Index of the running mean in [`Detector::specs`].
+    pub mean_index: usize,
+    /// Index of the running variance.
+    pub var_index: usize,
+    /// Batch mean, plain device.
+    pub mean: Tensor<1>,
+    /// Unbiased batch variance (PyTorch's), plain device.
+    pub var: Tensor<1>,
+}
+
+/// Raw outputs of the head, one tensor a level, finest first.
+#[derive(Clone, Debug)]
+pub struct HeadOutput {
+    /// `[N, A*K, H, W]` logits, channel order anchor-major as torchvision's.
+    pub cls_logits: Vec<Tensor<4>>,
+    /// `[N, A*4, H, W]` encoded boxes.
+    pub box_deltas: Vec<Tensor<4>>,
+}
+
+/// Result of a forward pass.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    /// The requested taps.
+    pub taps: BTreeMap<String, Tensor<4>>,
+    /// Neck outputs, finest first.
+    pub pyramid: Vec<Tensor<4>>,
+    /// Absent if the pass stopped at its taps.
+    pub head: Option<HeadOutput>,
+    /// Empty unless training.
+    pub batch_stats: Vec<BatchStats>,
+}
+
+/// A detector's architecture.
+pub trait Detector: Send + Sync {
+    /// Parameters and buffers in forward order; weights are passed in this order.
+    fn specs(&self) -> &[ParamSpec];
+    /// What methods may tap.
+    fn taps(&self) -> &[TapSpec];
+    /// Inputs are padded to a multiple of this.
+    fn size_divisor(&self) -> usize;
+    /// Number of classes, background excluded.
+    fn num_classes(&self) -> usize;
+    /// Runs on `images` `[N, 3, H, W]`, normalised. Gradients flow to the weights that are leaves.
+    fn forward(
+        &self,
+        weights: &[Tensor<1>],
+        images: Tensor<4>,
+        request: &ForwardRequest,
+    ) -> Forward;
+    /// Runs the head alone on `pyramid` (a method's generated maps), finest first.
+    fn head(&self, weights: &[Tensor<1>], pyramid: &[Tensor<4>]) -> HeadOutput;
+    /// Matches ground truth to the anchors of a `[H, W]` input. No gradient.
+    fn assign(&self, input_size: [usize; 2], targets: &[ImageTargets]) -> Assignment;
+    /// Task losses `(name, scalar [1])`: `loss_cls`, `loss_bbox`.
+    fn losses(&self, head: &HeadOutput, assignment: &Assignment) -> Vec<(&'static str, Tensor<1>)>;
+    /// Final detections in pixels of the network input, one entry an image; `sizes` are the
+    /// unpadded `(height, width)`.
+    fn detect(
+        &self,
+        head: &HeadOutput,
+        input_size: [usize; 2],
+        sizes: &[[usize; 2]],
+    ) -> Vec<Detections>;
+}
+
+/// A detector that configurations can name; registered with `inventory::submit!`.
+pub struct DetectorEntry {
+    /// The name in `student.detector`.
+    pub name: &'static str,
+    /// Builds the architecture.
+    pub build: fn(&ModelConfig, usize) -> Result<Box<dyn Detector>, ModelError>,
+}
+inventory::collect!(DetectorEntry);
+
+/// A model cannot be built or its weights do not fit.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// No such detector.
+    #[error("unknown detector `{name}`; known: {known}")]
+    UnknownDetector {
+        /// As configured.
+        name: String,
+        /// What is registered.
+        known: String,
+    },
+    /// The configuration makes no sense.
+    #[error("model configuration `{key}`: {reason}")]
+    Config {
+        /// Key path below the model's table.
+        key: &'static str,
+        /// What is wrong and what is accepted.
+        reason: String,
+    },
+    /// A weight file does not fit the architecture.
+    #[error("weights do not fit the model: {report}")]
+    Weights {
+        /// Matched, missing, unexpected, mismatched.
+        report: String,
+    },
+}
+
+/// Builds the detector that `config` names.
+///
+/// # Errors
+/// If the name is unknown or the configuration makes no sense.
+pub fn build(config: &ModelConfig, num_classes: usize) -> Result<Box<dyn Detector>, ModelError> {
+    for entry in inventory::iter::<DetectorEntry> {
+        if entry.name == config.detector {
+            return (entry.build)(config, num_classes);
+        }
+    }
+    let mut known: Vec<&str> = inventory::iter::<DetectorEntry>
+        .into_iter()
+        .map(|e| e.name)
+        .collect();
+    known.sort_unstable();
+    Err(ModelError::UnknownDetector {
+        name: config.detector.clone(),
+        known: known.join(", "),
+    })
+}
+
+/// Initial weights: a function of the architecture and `seed` alone, each parameter drawn from its
+/// own stream.
+#[must_use]
+pub fn initial_state(_detector: &dyn Detector, _seed: u64) -> StateDict {
+    unimplemented!("written by the model module")
+}
