@@ -1,9 +1,5 @@
 //! The Rust door: an abi_stable root module that never changes.
-#![expect(
-    missing_docs,
-    non_camel_case_types,
-    reason = "names made by abi_stable's derive"
-)]
+#![expect(non_camel_case_types, reason = "names made by abi_stable's derive")]
 
 use abi_stable::StableAbi;
 use abi_stable::library::RootModule;
