@@ -1,5 +1,16 @@
 //! Anchors, box coding, assignment, losses, post-processing. No I/O.
 
+use burn::tensor::Tensor;
+
+/// Raw outputs of the head, one tensor a level, finest first.
+#[derive(Clone, Debug)]
+pub struct HeadOutput {
+    /// `[N, A*K, H, W]` logits, channel order anchor-major as torchvision's.
+    pub cls_logits: Vec<Tensor<4>>,
+    /// `[N, A*4, H, W]` encoded boxes.
+    pub box_deltas: Vec<Tensor<4>>,
+}
+
 /// Ground truth matched to anchors, for a batch.
 ///
 /// Anchors are numbered over all levels, finest first, within a level row-major over cells, then

@@ -10,7 +10,7 @@ use burn::tensor::Tensor;
 
 use crate::config::ModelConfig;
 use crate::data::ImageTargets;
-use crate::detection::{Assignment, Detections};
+use crate::detection::{Assignment, Detections, HeadOutput};
 use crate::state::StateDict;
 
 /// Which part of a detector a parameter belongs to; phases freeze and scale by part.
@@ -116,15 +116,6 @@ pub struct BatchStats {
     pub mean: Tensor<1>,
     /// Unbiased batch variance (PyTorch's), plain device.
     pub var: Tensor<1>,
-}
-
-/// Raw outputs of the head, one tensor a level, finest first.
-#[derive(Clone, Debug)]
-pub struct HeadOutput {
-    /// `[N, A*K, H, W]` logits, channel order anchor-major as torchvision's.
-    pub cls_logits: Vec<Tensor<4>>,
-    /// `[N, A*4, H, W]` encoded boxes.
-    pub box_deltas: Vec<Tensor<4>>,
 }
 
 /// Result of a forward pass.
