@@ -164,12 +164,15 @@ pub trait Detector: Send + Sync {
     ) -> Vec<Detections>;
 }
 
+/// Builds an architecture for a number of classes.
+pub type BuildDetector = fn(&ModelConfig, usize) -> Result<Box<dyn Detector>, ModelError>;
+
 /// A detector that configurations can name; registered with `inventory::submit!`.
 pub struct DetectorEntry {
     /// The name in `student.detector`.
     pub name: &'static str,
     /// Builds the architecture.
-    pub build: fn(&ModelConfig, usize) -> Result<Box<dyn Detector>, ModelError>,
+    pub build: BuildDetector,
 }
 inventory::collect!(DetectorEntry);
 
