@@ -24,7 +24,7 @@ use crate::plugin::CallInfo;
 
 use super::EngineError;
 use super::ema::Ema;
-use super::grad_clip::clip_coefficient;
+use super::grad_clip;
 use super::lr_schedule::LrSchedule;
 use super::optim::{Optimizer, ParamGroups};
 use super::teacher::Teacher;
@@ -154,11 +154,11 @@ impl Learner {
         at: StepPosition,
     ) -> Result<StepReport, EngineError> {
         let (call, phase) = self.call(at, false);
-        let sum = self.gradients(micro_batches, &call, &phase)?;
+        let mut sum = self.gradients(micro_batches, &call, &phase)?;
         let lr = self.lr.lr(at.step);
         let clock = Instant::now();
         let mut times = sum.times;
-        let grad_norm = self.apply(&sum, &phase, lr)?;
+        let grad_norm = self.apply(&mut sum, &phase, lr)?;
         for stats in &sum.batch_stats {
             let learned = stats.iter().filter(|s| self.learns_at(s.mean_index, &phase)).cloned();
             self.weights.blend_batch_stats(&learned.collect::<Vec<_>>(), BATCH_STATS_MOMENTUM);
@@ -314,7 +314,7 @@ impl Learner {
     }
 
     /// Clips and updates; returns the norm before clipping.
-    fn apply(&mut self, sum: &Accumulated, phase: &Phase, lr: f64) -> Result<f64, EngineError> {
+    fn apply(&mut self, sum: &mut Accumulated, phase: &Phase, lr: f64) -> Result<f64, EngineError> {
         let specs = self.detector.specs();
         let method_names: Vec<String> = match &self.distiller {
             Some(distiller) => distiller.param_names().map(|n| format!("method.{n}")).collect(),
@@ -331,23 +331,23 @@ impl Learner {
             .filter(|_| method_learns)
             .map(|(name, g)| (name.as_str(), g.as_slice()));
         let named: Vec<(&str, &[f32])> = student.chain(method).collect();
-        let (norm, coefficient) = clip_coefficient(&named, self.grad_clip_norm)?;
-        self.optimizer.begin_step();
-        let clipped = |gradient: &[f32]| -> Vec<f32> {
-            gradient.iter().map(|g| (f64::from(*g) * coefficient) as f32).collect()
+        let norm = grad_clip::global_norm(&named)?;
+        let coefficient = match self.grad_clip_norm {
+            0.0 => 1.0,
+            max => grad_clip::clip_coefficient(norm, max) as f32,
         };
+        if coefficient < 1.0 {
+            let student = sum.student.iter_mut().flatten();
+            for gradient in student.chain(&mut sum.method) {
+                grad_clip::scale(gradient, coefficient);
+            }
+        }
+        self.optimizer.begin_step();
         for (index, gradient) in sum.student.iter().enumerate() {
             let Some(gradient) = gradient else { continue };
             let spec = &specs[index];
-            let group = self.groups.student(spec);
+            let group = self.groups.of_detector(spec);
             let lr = lr * group.lr_scale * phase.lr_scale.part(spec.part);
-            let scaled;
-            let gradient = if coefficient == 1.0 {
-                gradient.as_slice()
-            } else {
-                scaled = clipped(gradient);
-                scaled.as_slice()
-            };
             let optimizer = &mut self.optimizer;
             self.weights.with_param_mut(index, |values| {
                 optimizer.update(&spec.name, values, gradient, lr, group.weight_decay);
@@ -356,10 +356,9 @@ impl Learner {
         if let (Some(distiller), true) = (&mut self.distiller, method_learns) {
             let params = distiller.params_mut().iter_mut();
             for ((name, gradient), param) in method_names.iter().zip(&sum.method).zip(params) {
-                let group = self.groups.method(&param.shape);
+                let group = self.groups.of_method(&param.shape);
                 let lr = lr * group.lr_scale * phase.lr_scale.method;
-                let gradient = clipped(gradient);
-                self.optimizer.update(name, &mut param.data, &gradient, lr, group.weight_decay);
+                self.optimizer.update(name, &mut param.data, gradient, lr, group.weight_decay);
             }
         }
         Ok(norm)
