@@ -1,1 +1,12 @@
-//! .
+//! Training: weights and optimizer, schedule, checkpoints, the run directory, progress.
+
+pub mod checkpoint;
+pub mod ema;
+pub mod grad_clip;
+pub mod interrupt;
+pub mod lr_schedule;
+pub mod memory;
+pub mod optim;
+pub mod progress;
+pub mod run_dir;
+pub mod weights;
