@@ -6,12 +6,14 @@
 pub mod arm;
 pub mod checkpoint;
 pub mod ema;
+pub mod environment;
 pub mod evaluate;
 pub mod grad_clip;
 pub mod interrupt;
 pub mod job;
 pub mod lr_schedule;
 pub mod memory;
+pub mod metrics_log;
 pub mod optim;
 pub mod predict;
 pub mod preflight;
