@@ -28,6 +28,16 @@ pub enum DistillError {
     /// The method's configuration does not fit its schema.
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
+    /// No such method, or a plugin with several and none chosen.
+    #[error("plugin `{plugin}` has no method `{method}`; set `distill.method` to one of: {known}")]
+    UnknownMethod {
+        /// Plugin id.
+        plugin: String,
+        /// As configured.
+        method: String,
+        /// What exists.
+        known: String,
+    },
     /// A pattern matches nothing.
     #[error(
         "method `{method}` asks for tap `{pattern}` of the {role}, which has none such; it has: {known}"

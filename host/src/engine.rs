@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod ema;
 pub mod environment;
 pub mod evaluate;
+pub mod export;
 pub mod grad_clip;
 pub mod interrupt;
 pub mod job;
@@ -56,7 +57,7 @@ pub enum EngineError {
     RunDir(#[from] run_dir::RunDirError),
     /// Gradient.
     #[error(transparent)]
-    Gradient(#[from] grad_clip::GradientError),
+    Gradient(#[from] grad_clip::NonFiniteGradient),
     /// Optimizer state.
     #[error(transparent)]
     Optimizer(#[from] optim::OptimizerError),
@@ -93,6 +94,42 @@ pub enum EngineError {
         step: u64,
         /// Where the checkpoint lies.
         run_dir: PathBuf,
+    },
+    /// The splits disagree.
+    #[error("training and evaluation sets have different classes: {train}; {val}")]
+    Classes {
+        /// Of the training set.
+        train: String,
+        /// Of the evaluation set.
+        val: String,
+    },
+    /// Not a model that this program exported.
+    #[error("`{}` is not an exported model: its header has no usable `{key}`; use a `student.safetensors` of a run", path.display())]
+    NotExported {
+        /// The file.
+        path: PathBuf,
+        /// Header entry.
+        key: &'static str,
+    },
+    /// Weights that do not fit.
+    #[error(transparent)]
+    Weights(#[from] weights::WeightsError),
+    /// Averaged weights.
+    #[error(transparent)]
+    Ema(#[from] ema::EmaError),
+    /// Metrics files.
+    #[error(transparent)]
+    Metrics(#[from] metrics_log::MetricsError),
+    /// Signal handler.
+    #[error(transparent)]
+    Interrupt(#[from] interrupt::InterruptError),
+    /// A result file of an earlier run.
+    #[error("`{}`: {reason}", path.display())]
+    Result {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
     },
     /// The training set has no full batch.
     #[error("the training set has {images} images, fewer than one batch of {batch_size}; lower `data.batch_size`")]

@@ -10,8 +10,8 @@ use crate::config::{DistillConfig, check_plugin_config};
 use crate::data::Batch;
 use crate::model::Detector;
 use crate::plugin::{
-    ArgData, ArrayMut, CallInfo, Library, LossSpec, Method, MethodManifest, Plan, TapBinding,
-    TensorArg,
+    ArrayMut, CallInfo, Library, LossSpec, Method, MethodManifest, Plan, TapBinding, TensorArg,
+    TensorSpec,
 };
 use crate::state::{Array, StateDict};
 
@@ -65,7 +65,14 @@ pub struct Models<'a> {
 /// # Errors
 /// If the plugin has no such method.
 pub fn method_manifest(library: &Library, id: &str) -> Result<MethodManifest, DistillError> {
-    Ok(library.method_manifest(id)?.clone())
+    match library.method(id) {
+        Some((_, manifest)) => Ok(manifest.clone()),
+        None => Err(DistillError::UnknownMethod {
+            plugin: library.manifest().plugin.clone(),
+            method: id.into(),
+            known: taps::names(library.manifest().methods.iter().map(|m| m.id.as_str())),
+        }),
+    }
 }
 
 impl Distiller {
@@ -103,7 +110,7 @@ impl Distiller {
             });
         }
         let loss_weights = loss_weights(&manifest, &plan.losses, config)?;
-        let zeros = |spec: &crate::plugin::TensorSpec| Array {
+        let zeros = |spec: &TensorSpec| Array {
             shape: spec.shape.clone(),
             data: vec![0.0; spec.shape.iter().product()],
         };
@@ -379,7 +386,7 @@ fn check_finite(
 }
 
 fn array_mut(array: &mut Array) -> ArrayMut<'_> {
-    ArrayMut { shape: &array.shape, data: &mut array.data }
+    ArrayMut::new(&array.shape, &mut array.data)
 }
 
 fn array_muts(arrays: &mut [Array]) -> Vec<ArrayMut<'_>> {
@@ -387,21 +394,20 @@ fn array_muts(arrays: &mut [Array]) -> Vec<ArrayMut<'_>> {
 }
 
 fn array_arg(array: &Array) -> TensorArg<'_> {
-    TensorArg { shape: &array.shape, data: ArgData::F32(&array.data) }
+    TensorArg::f32(&array.shape, &array.data)
 }
 
 /// A tap that the plan does not use crosses as a tensor without elements.
 fn view_arg(view: &Option<TapView>) -> TensorArg<'_> {
     match view {
-        Some(view) => TensorArg { shape: view.shape(), data: ArgData::F32(view.values()) },
-        None => TensorArg { shape: &[0, 0, 0, 0], data: ArgData::F32(&[]) },
+        Some(view) => TensorArg::f32(view.shape(), view.values()),
+        None => TensorArg::f32(&[0, 0, 0, 0], &[]),
     }
 }
 
 fn target_arg(target: &Target) -> TensorArg<'_> {
-    let data = match &target.values {
-        TargetValues::F32(values) => ArgData::F32(values),
-        TargetValues::I64(values) => ArgData::I64(values),
-    };
-    TensorArg { shape: &target.shape, data }
+    match &target.values {
+        TargetValues::F32(values) => TensorArg::f32(&target.shape, values),
+        TargetValues::I64(values) => TensorArg::i64(&target.shape, values),
+    }
 }

@@ -71,7 +71,7 @@ pub struct StepPosition {
 }
 
 /// Time spent in each part of a step.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct StepTimes {
     /// Waiting for data.
     pub data: f64,
@@ -92,17 +92,45 @@ pub struct StepTimes {
 }
 
 impl StepTimes {
+    /// Parts with their names, seconds.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, f64); 8] {
+        [
+            ("data", self.data),
+            ("teacher", self.teacher),
+            ("student_forward", self.student_forward),
+            ("method_forward", self.method_forward),
+            ("method_backward", self.method_backward),
+            ("student_backward", self.student_backward),
+            ("optimizer", self.optimizer),
+            ("boundary", self.boundary),
+        ]
+    }
+
+    /// Median of each part.
+    #[must_use]
+    pub fn median(steps: &[StepTimes]) -> StepTimes {
+        let part = |of: fn(&StepTimes) -> f64| {
+            let mut values: Vec<f64> = steps.iter().map(of).collect();
+            values.sort_by(f64::total_cmp);
+            values.get(values.len() / 2).copied().unwrap_or(0.0)
+        };
+        StepTimes {
+            data: part(|t| t.data),
+            teacher: part(|t| t.teacher),
+            student_forward: part(|t| t.student_forward),
+            method_forward: part(|t| t.method_forward),
+            method_backward: part(|t| t.method_backward),
+            student_backward: part(|t| t.student_backward),
+            optimizer: part(|t| t.optimizer),
+            boundary: part(|t| t.boundary),
+        }
+    }
+
     /// Sum over the parts, seconds.
     #[must_use]
     pub fn total(&self) -> f64 {
-        self.data
-            + self.teacher
-            + self.student_forward
-            + self.method_forward
-            + self.method_backward
-            + self.student_backward
-            + self.optimizer
-            + self.boundary
+        self.named().iter().map(|(_, seconds)| seconds).sum()
     }
 }
 

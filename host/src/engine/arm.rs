@@ -1,0 +1,128 @@
+//! Arms: runs without a method whose result serves many jobs. The plain student and the teacher are
+//! trained once for each set of settings and images, then reused.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tracing::info;
+
+use crate::config::Config;
+use crate::data::fingerprint::fingerprint;
+use crate::state::{StateDict, hex, write_atomically};
+
+use super::EngineError;
+use super::interrupt::Interrupt;
+use super::progress::ProgressMode;
+use super::table::Row;
+use super::train::{self, Datasets, Outcome, Run, config_hash};
+
+const RESULT: &str = "result.json";
+
+/// An arm that is done.
+#[derive(Clone, Debug)]
+pub struct Arm {
+    /// What came out.
+    pub row: Row,
+    /// The exported model.
+    pub student: PathBuf,
+}
+
+/// The file that marks a run as done.
+#[derive(Serialize, Deserialize)]
+struct ResultFile {
+    schema: u32,
+    student_hash: String,
+    row: Row,
+}
+
+/// Content hash of an arm: its settings, its images, the version of this program.
+#[must_use]
+pub fn key(config: &Config, datasets: &Datasets) -> String {
+    let mut hasher = Sha256::new();
+    for part in [
+        env!("CARGO_PKG_VERSION"),
+        &config_hash(config),
+        &fingerprint(datasets.train.as_ref()),
+        &fingerprint(datasets.val.as_ref()),
+    ] {
+        hasher.update(part.as_bytes());
+        hasher.update([0]);
+    }
+    hex(&hasher.finalize())[..16].to_owned()
+}
+
+/// Gives the arm `config` describes: from the cache, by continuing it, or by training it.
+///
+/// # Errors
+/// As a run.
+pub fn run(
+    label: &str,
+    config: &Config,
+    datasets: &Datasets,
+    progress: ProgressMode,
+    interrupt: &Interrupt,
+) -> Result<Arm, EngineError> {
+    let folder = config.cache_dir.join(format!("{label}-{}", key(config, datasets)));
+    if folder.join(RESULT).is_file() {
+        info!("{label}: reusing `{}`", folder.display());
+        return reuse(&folder);
+    }
+    let resume = folder.join("config.resolved.toml").is_file();
+    let outcome = train::train(Run {
+        label,
+        config,
+        datasets,
+        library: None,
+        teacher: None,
+        folder: &folder,
+        resume,
+        progress,
+        interrupt,
+    })?;
+    let row = row(label, &outcome);
+    write_result(&folder, &row, &outcome.student)?;
+    Ok(Arm { row, student: outcome.student })
+}
+
+/// The table's row of a run.
+#[must_use]
+pub fn row(name: &str, outcome: &Outcome) -> Row {
+    Row {
+        name: name.into(),
+        metrics: outcome.metrics.clone(),
+        step: outcome.step,
+        peak_bytes: outcome.peak_bytes,
+        reused: false,
+    }
+}
+
+/// Marks the run in `folder` as done.
+///
+/// # Errors
+/// If a file cannot be read or written.
+pub fn write_result(folder: &Path, row: &Row, student: &Path) -> Result<(), EngineError> {
+    let student_hash = StateDict::load(student)?.hash();
+    let result = ResultFile { schema: 1, student_hash, row: row.clone() };
+    let json = serde_json::to_string_pretty(&result).expect("a result is plain data");
+    let path = folder.join(RESULT);
+    write_atomically(&path, json.as_bytes())
+        .map_err(|e| EngineError::Result { path, reason: e.to_string() })
+}
+
+fn reuse(folder: &Path) -> Result<Arm, EngineError> {
+    let path = folder.join(RESULT);
+    let refuse = |reason: String| EngineError::Result {
+        path: path.clone(),
+        reason: format!("{reason}; remove `{}` to train it again", folder.display()),
+    };
+    let text = fs::read_to_string(&path).map_err(|e| refuse(e.to_string()))?;
+    let mut result: ResultFile = serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
+    let student = folder.join("student.safetensors");
+    if StateDict::load(&student)?.hash() != result.student_hash {
+        return Err(refuse("`student.safetensors` is not the file that was written".into()));
+    }
+    result.row.reused = true;
+    Ok(Arm { row: result.row, student })
+}

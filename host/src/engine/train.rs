@@ -1,0 +1,561 @@
+//! One run: from initial weights to an evaluated, exported model.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::data::loader::{Epoch, Loader, LoaderOptions};
+use crate::data::{Batch, Dataset, Split, open};
+use crate::distill::Distiller;
+use crate::distill::distiller::Models;
+use crate::distill::schedule::Schedule;
+use crate::eval::coco::CocoMetrics;
+use crate::model::{self, Detector};
+use crate::plugin::{CallInfo, Library};
+use crate::state::{StateDict, hex};
+
+use super::EngineError;
+use super::checkpoint::{Best, CheckpointStore, KEEP_LAST, Progress, Snapshot};
+use super::ema::Ema;
+use super::environment::{Environment, PluginFacts};
+use super::evaluate::evaluate;
+use super::export;
+use super::interrupt::Interrupt;
+use super::lr_schedule::LrSchedule;
+use super::memory::{self, MemoryUsage};
+use super::metrics_log::{LogPosition, MetricsLog};
+use super::optim::{Algorithm, Optimizer, ParamGroups};
+use super::preflight;
+use super::progress::{ProgressMode, StepReport as ProgressReport, TrainProgress};
+use super::run_dir::RunDir;
+use super::step::{Learner, StepPosition, StepReport, StepTimes};
+use super::teacher::Teacher;
+use super::weights::ModelWeights;
+
+/// A term that is exactly zero for so many steps in a row is reported.
+const ZERO_TERM_STEPS: u64 = 50;
+
+/// Training and evaluation images.
+#[derive(Clone)]
+pub struct Datasets {
+    /// For training.
+    pub train: Arc<dyn Dataset>,
+    /// For evaluation.
+    pub val: Arc<dyn Dataset>,
+}
+
+impl Datasets {
+    /// Opens both splits.
+    ///
+    /// # Errors
+    /// If a file is missing or broken, or the splits have different classes.
+    pub fn open(config: &Config) -> Result<Self, EngineError> {
+        let train = open(&config.data, Split::Train)?;
+        let val = open(&config.data, Split::Val)?;
+        if train.classes() != val.classes() {
+            return Err(EngineError::Classes {
+                train: train.classes().join(", "),
+                val: val.classes().join(", "),
+            });
+        }
+        Ok(Datasets { train, val })
+    }
+}
+
+/// What to run.
+pub struct Run<'a> {
+    /// For progress and messages.
+    pub label: &'a str,
+    /// Every setting of this run; `student` is the model that is trained.
+    pub config: &'a Config,
+    /// Its images.
+    pub datasets: &'a Datasets,
+    /// The plugin; none for plain training.
+    pub library: Option<Arc<Library>>,
+    /// The model to learn from, if the method asks for one.
+    pub teacher: Option<Teacher>,
+    /// Where its files go.
+    pub folder: &'a Path,
+    /// Continue what is there.
+    pub resume: bool,
+    /// What a person sees.
+    pub progress: ProgressMode,
+    /// Asked after each step.
+    pub interrupt: &'a Interrupt,
+}
+
+/// What came out.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Evaluation at the end.
+    pub metrics: CocoMetrics,
+    /// Median seconds of a step, by part.
+    pub step: StepTimes,
+    /// Highest resident memory, bytes.
+    pub peak_bytes: u64,
+    /// The exported model.
+    pub student: PathBuf,
+}
+
+/// Hash of the settings that decide the result of a run: where files go and how many threads decode
+/// do not.
+#[must_use]
+pub fn config_hash(config: &Config) -> String {
+    let mut config = config.clone();
+    config.output_dir = PathBuf::new();
+    config.cache_dir = PathBuf::new();
+    config.data.workers = 1;
+    config.train.log_interval_iters = 1;
+    let json = serde_json::to_string(&config).expect("a configuration is plain data");
+    hex(&Sha256::digest(json))
+}
+
+/// Trains, evaluates and exports.
+///
+/// # Errors
+/// If something cannot be built or read, a loss or gradient is not finite, the plugin fails, or the
+/// run is interrupted; whatever was reached is in a checkpoint then.
+pub fn train(run: Run<'_>) -> Result<Outcome, EngineError> {
+    let mut session = Session::start(run)?;
+    session.run_epochs()?;
+    session.finish()
+}
+
+struct Session<'a> {
+    run: Run<'a>,
+    /// Held so that no other process writes here.
+    _folder: RunDir,
+    store: CheckpointStore,
+    log: MetricsLog,
+    loader: Loader,
+    learner: Learner,
+    steps_per_epoch: u64,
+    total_steps: u64,
+    at: Progress,
+    times: Vec<StepTimes>,
+    zero_terms: BTreeMap<String, u64>,
+    last_evaluation: Option<(u64, CocoMetrics)>,
+}
+
+impl<'a> Session<'a> {
+    fn start(mut run: Run<'a>) -> Result<Self, EngineError> {
+        memory::reset_peak();
+        let config = run.config;
+        let num_classes = run.datasets.train.classes().len();
+        let detector: Arc<dyn Detector> = Arc::from(model::build(&config.student, num_classes)?);
+        let options = LoaderOptions::training(&config.data, config.seed, detector.size_divisor());
+        let loader = Loader::new(Arc::clone(&run.datasets.train), options)?;
+        let accumulate = config.train.accumulate;
+        let steps_per_epoch = (loader.batches_per_epoch() / accumulate) as u64;
+        if steps_per_epoch == 0 {
+            return Err(EngineError::NoBatches {
+                images: loader.num_images(),
+                batch_size: config.data.batch_size * accumulate,
+            });
+        }
+        let limit = match config.train.max_iters {
+            0 => u64::MAX,
+            n => n as u64,
+        };
+        let total_steps = (steps_per_epoch * config.train.epochs as u64).min(limit);
+
+        let plugin = run.library.as_ref().map(|library| plugin_facts(library, config));
+        let environment = Environment::current(plugin);
+        let hash = config_hash(config);
+        let folder = if run.resume {
+            RunDir::resume(run.folder)?
+        } else {
+            RunDir::create(run.folder, &config.to_toml(), &environment)?
+        };
+        let store = CheckpointStore::open(run.folder, KEEP_LAST)?;
+
+        let teacher = run.teacher.take();
+        let mut learner =
+            learner(&run, Arc::clone(&detector), teacher, total_steps, steps_per_epoch)?;
+        let plugin_hash = run.library.as_ref().map(|l| l.sha256().to_owned());
+        let mut at = Progress {
+            iter: 0,
+            epoch: 0,
+            batch_in_epoch: 0,
+            seed: config.seed,
+            config_hash: hash.clone(),
+            plugin_hash: plugin_hash.clone(),
+            finished: false,
+            metrics: BTreeMap::new(),
+            best: None,
+            log: LogPosition::default(),
+        };
+        let snapshot = if run.resume { store.latest()? } else { None };
+        let log = match snapshot {
+            Some((path, snapshot)) => {
+                let what = if snapshot.progress.config_hash != hash {
+                    Some("its settings differ")
+                } else if snapshot.progress.plugin_hash != plugin_hash {
+                    Some("the plugin file differs")
+                } else {
+                    None
+                };
+                if let Some(what) = what {
+                    return Err(EngineError::ResumeMismatch {
+                        run_dir: run.folder.into(),
+                        what: what.into(),
+                    });
+                }
+                restore(&mut learner, &snapshot)?;
+                info!("{}: continuing from `{}`", run.label, path.display());
+                at = snapshot.progress;
+                folder.note_resume(at.iter, &environment)?;
+                MetricsLog::resume(run.folder, at.log)?
+            }
+            None => MetricsLog::create(run.folder)?,
+        };
+        let mut session = Session {
+            run,
+            _folder: folder,
+            store,
+            log,
+            loader,
+            learner,
+            steps_per_epoch,
+            total_steps,
+            at,
+            times: Vec::new(),
+            zero_terms: BTreeMap::new(),
+            last_evaluation: None,
+        };
+        if session.at.iter == 0 {
+            session.preflight()?;
+        }
+        Ok(session)
+    }
+
+    fn position(&self) -> StepPosition {
+        StepPosition {
+            step: self.at.iter,
+            total_steps: self.total_steps,
+            epoch: self.at.epoch,
+            seed: self.run.config.seed,
+        }
+    }
+
+    fn preflight(&mut self) -> Result<(), EngineError> {
+        let Some(batch) = self.loader.epoch(0, 0).next() else { return Ok(()) };
+        let report = preflight::run(&mut self.learner, batch?, self.position())?;
+        let label = self.run.label;
+        for line in report.taps.lines() {
+            info!("{label}: {line}");
+        }
+        for name in &report.without_gradient {
+            warn!("{label}: learned part `{name}` of the method gets no gradient from one batch");
+        }
+        let losses: Vec<String> =
+            report.losses.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+        info!(
+            "{label}: {} steps ({} an epoch), first batch {:.2} s, {} MiB; {}",
+            self.total_steps,
+            self.steps_per_epoch,
+            report.times.total(),
+            report.resident_bytes >> 20,
+            losses.join(", "),
+        );
+        Ok(())
+    }
+
+    fn run_epochs(&mut self) -> Result<(), EngineError> {
+        let train = &self.run.config.train;
+        let (log_interval, eval_interval) =
+            (train.log_interval_iters as u64, train.eval_interval_epochs as u64);
+        let mut progress = TrainProgress::new(
+            self.run.progress,
+            self.run.label,
+            self.at.iter,
+            self.total_steps,
+            log_interval,
+        );
+        while self.at.iter < self.total_steps {
+            self.run_epoch(&mut progress)?;
+            let epoch_over = self.at.batch_in_epoch == 0;
+            let over = self.at.iter == self.total_steps;
+            if epoch_over {
+                if let Some(teacher) = &self.learner.teacher {
+                    teacher.verify()?;
+                }
+                let due = eval_interval > 0 && self.at.epoch.is_multiple_of(eval_interval);
+                if due && !over {
+                    let line = self.evaluate()?;
+                    progress.print(&line);
+                }
+                if !over {
+                    self.checkpoint()?;
+                }
+            }
+        }
+        progress.finish();
+        Ok(())
+    }
+
+    /// Runs to the end of the epoch or of the run.
+    fn run_epoch(&mut self, progress: &mut TrainProgress) -> Result<(), EngineError> {
+        let accumulate = self.run.config.train.accumulate;
+        let interval = self.run.config.train.checkpoint_interval_iters as u64;
+        let log_interval = self.run.config.train.log_interval_iters as u64;
+        let mut batches =
+            self.loader.epoch(self.at.epoch, self.at.batch_in_epoch as usize);
+        let last = self.steps_per_epoch * accumulate as u64;
+        while self.at.batch_in_epoch < last && self.at.iter < self.total_steps {
+            let clock = Instant::now();
+            let micro = take(&mut batches, accumulate)?;
+            let data_time = clock.elapsed();
+            let clock = Instant::now();
+            let mut report = match self.learner.step(micro, self.position()) {
+                Ok(report) => report,
+                Err(error) => {
+                    // The last good state, so that nothing is lost.
+                    self.checkpoint()?;
+                    return Err(error);
+                }
+            };
+            report.times.data = data_time.as_secs_f64();
+            self.at.iter += 1;
+            self.at.batch_in_epoch += accumulate as u64;
+            if self.at.batch_in_epoch == last {
+                self.at.batch_in_epoch = 0;
+                self.at.epoch += 1;
+            }
+            progress.step(&ProgressReport {
+                iter: self.at.iter,
+                epoch: self.at.epoch,
+                lr: report.lr,
+                data_time,
+                step_time: clock.elapsed() + data_time,
+                losses: &report.losses,
+            });
+            self.times.push(report.times);
+            self.watch_zero_terms(&report);
+            let over = self.at.iter == self.total_steps;
+            if self.at.iter.is_multiple_of(log_interval.max(1)) || over {
+                self.record(&report)?;
+            }
+            if self.run.interrupt.requested() {
+                self.checkpoint()?;
+                return Err(EngineError::Interrupted {
+                    step: self.at.iter,
+                    run_dir: self.run.folder.into(),
+                });
+            }
+            if self.at.batch_in_epoch == 0 {
+                break;
+            }
+            if interval > 0 && self.at.iter.is_multiple_of(interval) && !over {
+                self.checkpoint()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn watch_zero_terms(&mut self, report: &StepReport) {
+        for (name, value) in &report.losses {
+            let count = self.zero_terms.entry(name.clone()).or_default();
+            *count = if *value == 0.0 { *count + 1 } else { 0 };
+            if *count == ZERO_TERM_STEPS {
+                warn!(
+                    "{}: term `{name}` has been exactly zero for {ZERO_TERM_STEPS} steps",
+                    self.run.label
+                );
+            }
+        }
+    }
+
+    fn record(&mut self, report: &StepReport) -> Result<(), EngineError> {
+        let mut values = BTreeMap::new();
+        let mut total = 0.0;
+        for (name, value) in &report.losses {
+            values.insert(format!("train/{name}"), *value);
+            total += value;
+        }
+        values.insert("train/loss_total".into(), total);
+        values.insert("train/lr".into(), report.lr);
+        values.insert("train/grad_norm".into(), report.grad_norm);
+        for (name, value) in &report.metrics {
+            values.insert(format!("method/{name}"), *value);
+        }
+        for (name, seconds) in report.times.named() {
+            values.insert(format!("time/{name}"), seconds);
+        }
+        if let Some(memory) = MemoryUsage::now() {
+            values.insert("memory/peak_bytes".into(), memory.peak_bytes as f64);
+        }
+        self.log.record(self.at.iter, self.at.epoch, &values)?;
+        Ok(())
+    }
+
+    /// The weights to evaluate and export: the average, if there is one.
+    fn exported(&self) -> &ModelWeights {
+        self.learner.ema.as_ref().map_or(&self.learner.weights, Ema::weights)
+    }
+
+    /// Evaluates, records, and gives the line to show.
+    fn evaluate(&mut self) -> Result<String, EngineError> {
+        let clock = Instant::now();
+        let config = self.run.config;
+        let evaluation = evaluate(
+            self.learner.detector.as_ref(),
+            self.exported().tensors(),
+            &self.run.datasets.val,
+            &config.data,
+            &config.eval,
+        )?;
+        let metrics = evaluation.metrics;
+        let mut values: BTreeMap<String, f64> = metrics
+            .named()
+            .iter()
+            .map(|(name, value)| (format!("val/{name}"), *value))
+            .collect();
+        self.at.metrics.clone_from(&values);
+        if self.at.best.as_ref().is_none_or(|best| metrics.ap > best.value) {
+            self.at.best =
+                Some(Best { metric: "val/AP".into(), value: metrics.ap, iter: self.at.iter });
+        }
+        values.insert("time/evaluation".into(), clock.elapsed().as_secs_f64());
+        self.log.record(self.at.iter, self.at.epoch, &values)?;
+        let line = format!(
+            "{} epoch {}: AP {:.1} AP50 {:.1} ({:.1} s)",
+            self.run.label,
+            self.at.epoch,
+            100.0 * metrics.ap,
+            100.0 * metrics.ap50,
+            clock.elapsed().as_secs_f64()
+        );
+        self.last_evaluation = Some((self.at.iter, metrics));
+        Ok(line)
+    }
+
+    fn checkpoint(&mut self) -> Result<(), EngineError> {
+        self.at.log = self.log.sync()?;
+        self.store.save(&Snapshot {
+            progress: self.at.clone(),
+            student: self.learner.weights.to_state(),
+            optimizer: self.learner.optimizer.to_state(),
+            method: self.learner.distiller.as_ref().map(Distiller::to_state),
+            ema: self.learner.ema.as_ref().map(Ema::to_state),
+        })?;
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Outcome, EngineError> {
+        let evaluated = matches!(&self.last_evaluation, Some((iter, _)) if *iter == self.at.iter);
+        if !evaluated {
+            let line = self.evaluate()?;
+            info!("{line}");
+        }
+        let (_, metrics) = self.last_evaluation.take().expect("evaluated just now");
+        for skipped in self.loader.skipped() {
+            warn!("{}: left out: {}", self.run.label, skipped.reason);
+        }
+        self.at.finished = true;
+        self.checkpoint()?;
+        let student = self.run.folder.join("student.safetensors");
+        let classes = self.run.datasets.train.classes();
+        export::save(&student, self.exported().to_state(), self.run.config, classes)?;
+        Ok(Outcome {
+            metrics,
+            step: StepTimes::median(&self.times),
+            peak_bytes: MemoryUsage::now().map_or(0, |m| m.peak_bytes),
+            student,
+        })
+    }
+}
+
+fn take(batches: &mut Epoch, count: usize) -> Result<Vec<Batch>, EngineError> {
+    let mut taken = Vec::with_capacity(count);
+    for _ in 0..count {
+        taken.push(batches.next().expect("an epoch has its promised batches")?);
+    }
+    Ok(taken)
+}
+
+fn plugin_facts(library: &Library, config: &Config) -> PluginFacts {
+    PluginFacts {
+        path: library.path().into(),
+        sha256: library.sha256().into(),
+        method: config.distill.method.clone(),
+        manifest: serde_json::to_value(library.manifest()).expect("a manifest is plain data"),
+    }
+}
+
+fn learner(
+    run: &Run<'_>,
+    detector: Arc<dyn Detector>,
+    teacher: Option<Teacher>,
+    total_steps: u64,
+    steps_per_epoch: u64,
+) -> Result<Learner, EngineError> {
+    let config = run.config;
+    let train = &config.train;
+    let mut state = model::initial_state(detector.as_ref(), config.seed);
+    if !config.student.weights.as_os_str().is_empty() {
+        let file = StateDict::load(&config.student.weights)?;
+        let report = model::load_weights(detector.as_ref(), &mut state, &file);
+        info!("{}: weights from `{}`: {report}", run.label, config.student.weights.display());
+    }
+    let weights = ModelWeights::from_state(detector.as_ref(), &state)?;
+    let distiller = match &run.library {
+        None => None,
+        Some(library) => {
+            let call = CallInfo { training: true, seed: config.seed, total_steps, ..CallInfo::default() };
+            let models = Models {
+                student: detector.as_ref(),
+                teacher: teacher.as_ref().map(Teacher::detector),
+            };
+            Some(Distiller::bind(library, &config.distill, models, &call)?)
+        }
+    };
+    let schedule = match &distiller {
+        Some(distiller) => distiller.schedule(total_steps, steps_per_epoch)?,
+        None => Schedule::single(total_steps),
+    };
+    Ok(Learner {
+        ema: (train.ema_decay > 0.0).then(|| Ema::new(&weights, train.ema_decay)),
+        detector,
+        weights,
+        optimizer: Optimizer::new(Algorithm::from_config(train)),
+        groups: ParamGroups::from_config(train),
+        lr: LrSchedule::new(train, steps_per_epoch, total_steps),
+        schedule,
+        distiller,
+        teacher,
+        grad_clip_norm: train.grad_clip_norm,
+    })
+}
+
+fn restore(learner: &mut Learner, snapshot: &Snapshot) -> Result<(), EngineError> {
+    learner.weights = ModelWeights::from_state(learner.detector.as_ref(), &snapshot.student)?;
+    let mut lengths: BTreeMap<String, usize> = learner
+        .detector
+        .specs()
+        .iter()
+        .map(|spec| (spec.name.clone(), spec.shape.iter().product()))
+        .collect();
+    if let (Some(distiller), Some(state)) = (&mut learner.distiller, &snapshot.method) {
+        distiller.load_state(state)?;
+        let sizes: Vec<usize> = distiller.params_mut().iter().map(|p| p.data.len()).collect();
+        lengths.extend(distiller.param_names().map(|n| format!("method.{n}")).zip(sizes));
+    }
+    learner.optimizer.load_state(&snapshot.optimizer, &lengths)?;
+    if let (Some(ema), Some(state)) = (&mut learner.ema, &snapshot.ema) {
+        *ema = Ema::from_state(learner.detector.specs(), state, ema.decay())?;
+    }
+    Ok(())
+}
+
+/// `1 min 5 s`, for messages.
+#[must_use]
+pub fn spoken(time: Duration) -> String {
+    let seconds = time.as_secs();
+    if seconds < 60 { format!("{seconds} s") } else { format!("{} min {} s", seconds / 60, seconds % 60) }
+}
