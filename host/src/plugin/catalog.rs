@@ -73,8 +73,12 @@ impl fmt::Display for CatalogEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.plugin {
             Ok(plugin) => {
-                let methods: Vec<&str> =
-                    plugin.manifest.methods.iter().map(|m| m.id.as_str()).collect();
+                let methods: Vec<&str> = plugin
+                    .manifest
+                    .methods
+                    .iter()
+                    .map(|m| m.id.as_str())
+                    .collect();
                 write!(
                     f,
                     "{}: {} {} (door {}, methods {})",
@@ -98,7 +102,11 @@ impl fmt::Display for Inspection {
         writeln!(f, "sha256       {}", self.sha256)?;
         writeln!(f, "plugin       {} {}", manifest.plugin, manifest.version)?;
         writeln!(f, "license      {}", or_dash(&manifest.license))?;
-        writeln!(f, "abi          {}.{}", manifest.abi.major, manifest.abi.minor)?;
+        writeln!(
+            f,
+            "abi          {}.{}",
+            manifest.abi.major, manifest.abi.minor
+        )?;
         writeln!(f, "door         {}", manifest.door.name())?;
         writeln!(f, "devices      {}", or_dash(&manifest.devices.join(", ")))?;
         for (key, value) in &manifest.build {
@@ -112,7 +120,11 @@ impl fmt::Display for Inspection {
             for tap in &method.taps {
                 let gradient = if tap.grad { ", gradient" } else { "" };
                 let optional = if tap.optional { ", optional" } else { "" };
-                writeln!(f, "  tap        {} {}{gradient}{optional}", tap.role, tap.pattern)?;
+                writeln!(
+                    f,
+                    "  tap        {} {}{gradient}{optional}",
+                    tap.role, tap.pattern
+                )?;
             }
             for (name, values) in [
                 ("targets", &method.targets),

@@ -6,7 +6,9 @@
 //! or mapping anything.
 
 use object::elf::{self, FileHeader64};
-use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _, SectionHeader as _, Sym as _};
+use object::read::elf::{
+    Dyn as _, FileHeader as _, ProgramHeader as _, SectionHeader as _, Sym as _,
+};
 use object::{Endianness, pod};
 
 use kd_abi::note::{KD_NOTE_OWNER, KD_NOTE_TYPE};
@@ -270,11 +272,7 @@ fn exported_symbols(
     Ok(Some(names))
 }
 
-fn read_dynamic(
-    segments: &[Segment],
-    bytes: &[u8],
-    facts: &mut ElfFacts,
-) -> Result<(), ElfFault> {
+fn read_dynamic(segments: &[Segment], bytes: &[u8], facts: &mut ElfFacts) -> Result<(), ElfFault> {
     let malformed = |e: object::Error| ElfFault::Malformed(e.to_string());
     let mut entries: Option<&[elf::Dyn64<Endianness>]> = None;
     for segment in segments {
@@ -320,7 +318,9 @@ fn read_dynamic(
                 "a needed library has no name".to_owned(),
             ));
         };
-        facts.needed.push(String::from_utf8_lossy(name).into_owned());
+        facts
+            .needed
+            .push(String::from_utf8_lossy(name).into_owned());
     }
     Ok(())
 }

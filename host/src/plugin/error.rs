@@ -367,7 +367,9 @@ pub enum PluginCallError {
         detail: String,
     },
     /// An earlier call panicked.
-    #[error("plugin `{plugin}`, method `{method}`: {entry} was not called, because an earlier call panicked; make a new instance")]
+    #[error(
+        "plugin `{plugin}`, method `{method}`: {entry} was not called, because an earlier call panicked; make a new instance"
+    )]
     Poisoned {
         /// Plugin id.
         plugin: String,
@@ -391,7 +393,9 @@ pub enum PluginCallError {
         status: KdStatus,
     },
     /// An output was left unwritten; seen in check calls alone.
-    #[error("plugin `{plugin}`, method `{method}`: {entry} left {count} of {total} elements of {output} unwritten; write every element of every wanted output")]
+    #[error(
+        "plugin `{plugin}`, method `{method}`: {entry} left {count} of {total} elements of {output} unwritten; write every element of every wanted output"
+    )]
     Unwritten {
         /// Plugin id.
         plugin: String,
@@ -407,7 +411,9 @@ pub enum PluginCallError {
         total: usize,
     },
     /// An output holds NaN or infinity.
-    #[error("plugin `{plugin}`, method `{method}`: {entry} gave {count} non-finite of {total} values in {output} (first: {first})")]
+    #[error(
+        "plugin `{plugin}`, method `{method}`: {entry} gave {count} non-finite of {total} values in {output} (first: {first})"
+    )]
     NonFinite {
         /// Plugin id.
         plugin: String,

@@ -180,8 +180,7 @@ impl Manifest {
         if wanted.minor > AbiVersion::HOST.minor {
             return Err(ManifestFault::AbiMinor(wanted));
         }
-        let manifest: Manifest =
-            serde_json::from_str(text).map_err(|e| invalid(e.to_string()))?;
+        let manifest: Manifest = serde_json::from_str(text).map_err(|e| invalid(e.to_string()))?;
         manifest.check().map_err(invalid)?;
         Ok(manifest)
     }
@@ -327,10 +326,19 @@ mod tests {
             (GOOD.replace(r#""id":"m""#, r#""id":"a b""#), "method id"),
             (GOOD.replace(r#"["l"]"#, r#"["l","l"]"#), "given twice"),
             (GOOD.replace(r#""version":"0.1.0","#, ""), "version"),
-            (GOOD.replace(r#""door":"c""#, r#""door":"x""#), "door"),
-            (GOOD.replace(r#""license":"MIT""#, r#""schema":1"#), "duplicate field"),
             (
-                GOOD.replace(r#""pattern":"neck.*"}"#, r#""pattern":"neck.*","grad":true}"#),
+                GOOD.replace(r#""door":"c""#, r#""door":"x""#),
+                "unknown variant `x`",
+            ),
+            (
+                GOOD.replace(r#""license":"MIT""#, r#""schema":1"#),
+                "duplicate field",
+            ),
+            (
+                GOOD.replace(
+                    r#""pattern":"neck.*"}"#,
+                    r#""pattern":"neck.*","grad":true}"#,
+                ),
                 "only student taps",
             ),
             ("{".to_owned(), "EOF"),

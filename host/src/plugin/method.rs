@@ -110,7 +110,12 @@ impl Method {
             return Err(PluginCallError::UnknownMethod {
                 plugin: library.manifest().plugin.clone(),
                 method: method_id.to_owned(),
-                available: library.manifest().methods.iter().map(|m| m.id.clone()).collect(),
+                available: library
+                    .manifest()
+                    .methods
+                    .iter()
+                    .map(|m| m.id.clone())
+                    .collect(),
             });
         };
         let instance = Instance {
@@ -192,8 +197,20 @@ impl Method {
         const ENTRY: &str = "init_state";
         let plan = self.require_plan(ENTRY)?;
         let instance = &self.instance;
-        fit_specs(instance, ENTRY, "parameter", &plan.params, params.iter().map(|a| a.shape))?;
-        fit_specs(instance, ENTRY, "buffer", &plan.buffers, buffers.iter().map(|a| a.shape))?;
+        fit_specs(
+            instance,
+            ENTRY,
+            "parameter",
+            &plan.params,
+            params.iter().map(|a| a.shape),
+        )?;
+        fit_specs(
+            instance,
+            ENTRY,
+            "buffer",
+            &plan.buffers,
+            buffers.iter().map(|a| a.shape),
+        )?;
         let marker = Marker::for_call(call);
         let views = &mut self.views;
         views.clear();
@@ -213,7 +230,12 @@ impl Method {
             }
         })?;
         for (spec, array) in plan.params.iter().zip(params.iter()) {
-            instance.require_written(ENTRY, &format!("parameter `{}`", spec.name), array, marker)?;
+            instance.require_written(
+                ENTRY,
+                &format!("parameter `{}`", spec.name),
+                array,
+                marker,
+            )?;
         }
         for (spec, array) in plan.buffers.iter().zip(buffers.iter()) {
             instance.require_written(ENTRY, &format!("buffer `{}`", spec.name), array, marker)?;
@@ -250,7 +272,13 @@ impl Method {
         let plan = self.require_plan(ENTRY)?;
         let instance = &self.instance;
         self.fit_inputs(ENTRY, &plan, taps, params)?;
-        fit_specs(instance, ENTRY, "buffer", &plan.buffers, buffers.iter().map(|a| a.shape))?;
+        fit_specs(
+            instance,
+            ENTRY,
+            "buffer",
+            &plan.buffers,
+            buffers.iter().map(|a| a.shape),
+        )?;
         let counts = [
             ("targets", instance.manifest.targets.len(), targets.len()),
             ("losses", plan.losses.len(), losses.len()),
@@ -264,7 +292,10 @@ impl Method {
         for (spec, map) in plan.maps.iter().zip(maps.iter()) {
             let expected = taps[spec.replaces_tap].shape;
             instance.fit(ENTRY, map.shape == expected, || {
-                format!("map `{}` has shape {:?}, its tap {expected:?}", spec.name, map.shape)
+                format!(
+                    "map `{}` has shape {:?}, its tap {expected:?}",
+                    spec.name, map.shape
+                )
             })?;
         }
 
@@ -371,20 +402,32 @@ impl Method {
                 format!("a gradient is wanted for tap {index}, for which the plan gives none")
             })?;
             instance.fit(ENTRY, gradient.shape == wanted, || {
-                format!("gradient of tap {index} has shape {:?}, the tap {wanted:?}", gradient.shape)
+                format!(
+                    "gradient of tap {index} has shape {:?}, the tap {wanted:?}",
+                    gradient.shape
+                )
             })?;
         }
         for (spec, gradient) in plan.params.iter().zip(d_params.iter()) {
             let fits = gradient.as_ref().is_none_or(|g| *g.shape == *spec.shape);
             instance.fit(ENTRY, fits, || {
-                format!("the gradient of parameter `{}` has another shape than it", spec.name)
+                format!(
+                    "the gradient of parameter `{}` has another shape than it",
+                    spec.name
+                )
             })?;
         }
         let saved_pointer = saved.take_for_backward(instance)?;
 
         let marker = Marker::for_call(call);
-        d_taps.iter_mut().flatten().for_each(|array| array.fill(marker));
-        d_params.iter_mut().flatten().for_each(|array| array.fill(marker));
+        d_taps
+            .iter_mut()
+            .flatten()
+            .for_each(|array| array.fill(marker));
+        d_params
+            .iter_mut()
+            .flatten()
+            .for_each(|array| array.fill(marker));
         let views = &mut self.views;
         views.clear();
         views.inputs(taps);
@@ -423,7 +466,12 @@ impl Method {
         })?;
         for (index, array) in d_taps.iter().enumerate() {
             if let Some(array) = array {
-                instance.require_written(ENTRY, &format!("gradient of tap {index}"), array, marker)?;
+                instance.require_written(
+                    ENTRY,
+                    &format!("gradient of tap {index}"),
+                    array,
+                    marker,
+                )?;
             }
         }
         for (spec, array) in plan.params.iter().zip(d_params.iter()) {
@@ -487,13 +535,22 @@ impl Method {
         for (index, (tap, channels)) in taps.iter().zip(&self.tap_shapes).enumerate() {
             let fits = tap.shape.len() == 4 && tap.shape[1] == *channels;
             instance.fit(entry, fits, || {
-                format!("tap {index} has shape {:?}, bound with {channels} channels", tap.shape)
+                format!(
+                    "tap {index} has shape {:?}, bound with {channels} channels",
+                    tap.shape
+                )
             })?;
             instance.fit(entry, matches!(tap.data(), TensorData::F32(_)), || {
                 format!("tap {index} is not f32")
             })?;
         }
-        fit_specs(instance, entry, "parameter", &plan.params, params.iter().map(|p| p.shape))?;
+        fit_specs(
+            instance,
+            entry,
+            "parameter",
+            &plan.params,
+            params.iter().map(|p| p.shape),
+        )?;
         for (spec, param) in plan.params.iter().zip(params) {
             instance.fit(entry, matches!(param.data(), TensorData::F32(_)), || {
                 format!("parameter `{}` is not f32", spec.name)
@@ -550,9 +607,8 @@ impl Instance {
                 entry,
             });
         }
-        let _span =
-            tracing::debug_span!(target: "kdhost::plugin", "plugin", plugin, method, entry)
-                .entered();
+        let _span = tracing::debug_span!(target: "kdhost::plugin", "plugin", plugin, method, entry)
+            .entered();
         let kd_call = call.to_kd_call(&self.context);
         self.context.begin(entry, may_save);
         let status = run(state.pointer, &raw const kd_call);
@@ -667,7 +723,10 @@ fn fit_specs<'a>(
     })?;
     for (spec, shape) in specs.iter().zip(shapes) {
         instance.fit(entry, *spec.shape == *shape, || {
-            format!("{what} `{}` has shape {shape:?}, planned {:?}", spec.name, spec.shape)
+            format!(
+                "{what} `{}` has shape {shape:?}, planned {:?}",
+                spec.name, spec.shape
+            )
         })?;
     }
     Ok(())

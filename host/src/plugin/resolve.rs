@@ -176,7 +176,12 @@ mod tests {
         let search = SearchPath::new(vec![dir.path().into()]);
         for name in ["kd_first", "kd-first", "kd_first.so", "libkd_frist.so"] {
             let err = search.find(name).unwrap_err();
-            let PluginLoadError::NotFound { suggestion, searched, .. } = &err else {
+            let PluginLoadError::NotFound {
+                suggestion,
+                searched,
+                ..
+            } = &err
+            else {
                 panic!("{err}");
             };
             assert_eq!(suggestion.as_deref(), Some("libkd_first.so"), "{name}");

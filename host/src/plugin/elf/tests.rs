@@ -123,8 +123,15 @@ fn class_order_and_type_are_named() {
     };
     let fault = ElfFault::Endianness(other_order.1.to_owned());
     assert_eq!(patched(5, other_order.0), fault);
-    let type_at = if cfg!(target_endian = "little") { 16 } else { 17 };
-    assert_eq!(patched(type_at, 2), ElfFault::Type("an executable".to_owned()));
+    let type_at = if cfg!(target_endian = "little") {
+        16
+    } else {
+        17
+    };
+    assert_eq!(
+        patched(type_at, 2),
+        ElfFault::Type("an executable".to_owned())
+    );
 }
 
 #[test]

@@ -24,7 +24,10 @@ fn memory_of_a_call_is_zeroed_aligned_and_bounded() {
     assert_eq!(ask(KD_ALLOC_CALL, 8, 3, &raw mut pointer), KD_E_INVALID_ARG);
     assert_eq!(ask(KD_ALLOC_CALL, u64::MAX, 8, &raw mut pointer), KD_E_OOM);
     assert_eq!(ask(7, 8, 8, &raw mut pointer), KD_E_INVALID_ARG);
-    assert_eq!(ask(KD_ALLOC_CALL, 8, 8, std::ptr::null_mut()), KD_E_INVALID_ARG);
+    assert_eq!(
+        ask(KD_ALLOC_CALL, 8, 8, std::ptr::null_mut()),
+        KD_E_INVALID_ARG
+    );
     // Saved memory belongs to a forward.
     assert_eq!(ask(KD_ALLOC_SAVED, 8, 8, &raw mut pointer), KD_E_STATE);
     assert!(context.end().saved.is_empty());
@@ -37,8 +40,15 @@ fn saved_memory_leaves_with_the_outcome() {
     context.begin("forward", true);
     let mut pointer = std::ptr::null_mut();
     // SAFETY: the context is alive and `pointer` takes a pointer.
-    let status =
-        unsafe { alloc(context.as_pointer(), KD_ALLOC_SAVED, 64, 64, &raw mut pointer) };
+    let status = unsafe {
+        alloc(
+            context.as_pointer(),
+            KD_ALLOC_SAVED,
+            64,
+            64,
+            &raw mut pointer,
+        )
+    };
     assert_eq!(status, KD_OK);
     assert_eq!(context.end().saved.len(), 1);
 }
@@ -97,7 +107,13 @@ fn another_thread_is_refused() {
 fn null_context_and_unknown_extension_are_harmless() {
     // SAFETY: a null context is refused before it is read.
     unsafe {
-        log(std::ptr::null_mut(), 3, KdStr::EMPTY, KdStr::EMPTY, KdStr::EMPTY);
+        log(
+            std::ptr::null_mut(),
+            3,
+            KdStr::EMPTY,
+            KdStr::EMPTY,
+            KdStr::EMPTY,
+        );
         assert!(get_extension(std::ptr::null_mut(), KdStr::new("no.such/1")).is_null());
     }
 }

@@ -55,8 +55,7 @@ fn rust_door(examined: &Examined, handle: &Handle) -> Result<*const KdPlugin, Pl
     // would silently be the first.
     // SAFETY: the symbol is the static header that abi_stable's `export_root_module` defines;
     // `AbiHeaderRef` is a transparent pointer to it and `upgrade` checks its magic.
-    let header =
-        unsafe { handle.get::<AbiHeaderRef>(ROOT_MODULE_LOADER_NAME_WITH_NUL.as_bytes()) };
+    let header = unsafe { handle.get::<AbiHeaderRef>(ROOT_MODULE_LOADER_NAME_WITH_NUL.as_bytes()) };
     let header: AbiHeaderRef = *header.map_err(|_| no_entry(examined))?;
     let header = header
         .upgrade()
@@ -72,10 +71,7 @@ fn rust_door(examined: &Examined, handle: &Handle) -> Result<*const KdPlugin, Pl
     Ok(root.plugin()())
 }
 
-fn check_tables(
-    examined: &Examined,
-    plugin: *const KdPlugin,
-) -> Result<Entered, PluginLoadError> {
+fn check_tables(examined: &Examined, plugin: *const KdPlugin) -> Result<Entered, PluginLoadError> {
     let table = "KdPlugin";
     check_size::<KdPlugin>(examined, table, plugin)?;
     // SAFETY: non-null, aligned, and of the full size by its own word; tables are 'static and the
@@ -186,8 +182,11 @@ fn initialise(examined: &Examined, plugin: &'static KdPlugin) -> Result<(), Plug
     let init = plugin.init.expect("checked with the table");
     // The context is leaked with the library: a plugin that keeps the pointer against the rules
     // then reaches an inactive context instead of freed memory.
-    let context: &'static HostContext =
-        Box::leak(Box::new(HostContext::new(&examined.manifest.plugin, "", &[])));
+    let context: &'static HostContext = Box::leak(Box::new(HostContext::new(
+        &examined.manifest.plugin,
+        "",
+        &[],
+    )));
     context.begin("init", false);
     // SAFETY: host table and context live for ever; `init` may not unwind.
     let status = unsafe { init(&raw const HOST, context.as_pointer()) };

@@ -124,7 +124,10 @@ pub(super) fn ask(
     const ENTRY: &str = "plan";
     for tap in taps {
         instance.fit(ENTRY, !tap.grad || tap.role == "student", || {
-            format!("tap `{}` of role `{}` is bound with a gradient", tap.name, tap.role)
+            format!(
+                "tap `{}` of role `{}` is bound with a gradient",
+                tap.name, tap.role
+            )
         })?;
     }
     let shapes: Vec<[i64; 4]> = taps.iter().map(symbolic_shape).collect();
@@ -163,14 +166,26 @@ pub(super) fn ask(
         tap_use: Some(declare_tap_use),
         schedule: Some(declare_schedule),
     };
-    let plan = instance.table.plan.expect("checked when the library was loaded");
+    let plan = instance
+        .table
+        .plan
+        .expect("checked when the library was loaded");
     let answer = instance.enter(ENTRY, call, false, |inst, kd_call| {
         // SAFETY: taps, shapes and sink live until the call returns.
         unsafe {
-            plan(inst, kd_call, kd_taps.as_ptr(), kd_taps.len() as u32, &raw const table)
+            plan(
+                inst,
+                kd_call,
+                kd_taps.as_ptr(),
+                kd_taps.len() as u32,
+                &raw const table,
+            )
         }
     });
-    let state = sink.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let state = sink
+        .state
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
     // The host's own refusal says more than the status that the plugin made of it, and counts
     // even if the plugin ignored it.
     if let (Some(refusal), false) = (
@@ -271,7 +286,10 @@ unsafe extern "C" fn declare_map(
             return refuse(problem, KD_E_INVALID_ARG);
         };
         if tap.role != "student" {
-            let problem = format!("it replaces `{}` of the {}; only student taps can be", tap.name, tap.role);
+            let problem = format!(
+                "it replaces `{}` of the {}; only student taps can be",
+                tap.name, tap.role
+            );
             return refuse(problem, KD_E_INVALID_ARG);
         }
         if !sink.manifest.maps.contains(&name) {
@@ -301,7 +319,11 @@ unsafe extern "C" fn declare_tap_use(sink: *mut c_void, tap: u32, bits: u32) -> 
         let index = tap as usize;
         let Some(binding) = sink.taps.get(index) else {
             let problem = format!("there are {} taps", sink.taps.len());
-            return Err(Refusal::new(format!("use of tap {index}"), problem, KD_E_INVALID_ARG));
+            return Err(Refusal::new(
+                format!("use of tap {index}"),
+                problem,
+                KD_E_INVALID_ARG,
+            ));
         };
         let subject = format!("use of tap `{}` of the {}", binding.name, binding.role);
         let refuse = |problem: &str| Err(Refusal::new(&subject, problem, KD_E_INVALID_ARG));
@@ -323,14 +345,22 @@ unsafe extern "C" fn declare_schedule(sink: *mut c_void, schedule_json: KdStr) -
     with_sink(sink, |_, plan| {
         let json = text(schedule_json);
         if plan.schedule_json.is_some() {
-            return Err(Refusal::new("a schedule", "it is declared twice", KD_E_STATE));
+            return Err(Refusal::new(
+                "a schedule",
+                "it is declared twice",
+                KD_E_STATE,
+            ));
         }
         match serde_json::from_str::<serde_json::Value>(&json) {
             Ok(serde_json::Value::Object(_)) => {
                 plan.schedule_json = Some(json);
                 Ok(())
             }
-            Ok(_) => Err(Refusal::new("a schedule", "not a JSON object", KD_E_INVALID_ARG)),
+            Ok(_) => Err(Refusal::new(
+                "a schedule",
+                "not a JSON object",
+                KD_E_INVALID_ARG,
+            )),
             Err(e) => Err(Refusal::new("a schedule", e.to_string(), KD_E_INVALID_ARG)),
         }
     })
@@ -388,7 +418,11 @@ unsafe fn fixed_spec(
     let (name, extents, attrs_json) = unsafe { read_spec(kind, spec) }?;
     let subject = format!("{kind} `{name}`");
     if known.iter().any(|other| other.name == name) {
-        return Err(Refusal::new(subject, "it is declared twice", KD_E_INVALID_ARG));
+        return Err(Refusal::new(
+            subject,
+            "it is declared twice",
+            KD_E_INVALID_ARG,
+        ));
     }
     let mut shape = Vec::with_capacity(extents.len());
     let mut elements = 1usize;
@@ -432,7 +466,11 @@ unsafe fn read_spec(
     }
     if spec.dtype != KdDType::F32 {
         let got = spec.dtype.name().unwrap_or("an unknown dtype");
-        return Err(Refusal::new(subject, format!("{got}, must be f32"), KD_E_DTYPE));
+        return Err(Refusal::new(
+            subject,
+            format!("{got}, must be f32"),
+            KD_E_DTYPE,
+        ));
     }
     if !(0..=MAX_RANK).contains(&spec.ndim) || (spec.ndim > 0 && spec.shape.is_null()) {
         let problem = format!("rank {} or a null shape; at most {MAX_RANK}", spec.ndim);

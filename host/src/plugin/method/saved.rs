@@ -37,7 +37,11 @@ impl Saved<'_> {
             instance,
             pointer,
             // Without a saved state there is nothing that could still use the memory.
-            scratch: if pointer.is_null() { Vec::new() } else { scratch },
+            scratch: if pointer.is_null() {
+                Vec::new()
+            } else {
+                scratch
+            },
             used: false,
             inputs: PhantomData,
         }

@@ -1,8 +1,6 @@
 //! Borrowed arrays as the ABI's tensor views.
 
-use kd_abi::{
-    KD_T_READ_ONLY, KD_T_ZEROED, KdDType, KdDevice, KdDlTensor, KdTensor,
-};
+use kd_abi::{KD_T_READ_ONLY, KD_T_ZEROED, KdDType, KdDevice, KdDlTensor, KdTensor};
 
 use super::CallInfo;
 
@@ -42,7 +40,11 @@ impl<'a> TensorArg<'a> {
     /// If the extents do not multiply to the number of elements.
     #[must_use]
     pub fn new(shape: &'a [usize], data: TensorData<'a>) -> Self {
-        assert_eq!(elements(shape), data.len(), "shape {shape:?} and data disagree");
+        assert_eq!(
+            elements(shape),
+            data.len(),
+            "shape {shape:?} and data disagree"
+        );
         TensorArg { shape, data }
     }
 
@@ -84,7 +86,11 @@ impl<'a> ArrayMut<'a> {
     /// If the extents do not multiply to the number of elements.
     #[must_use]
     pub fn new(shape: &'a [usize], data: &'a mut [f32]) -> Self {
-        assert_eq!(elements(shape), data.len(), "shape {shape:?} and data disagree");
+        assert_eq!(
+            elements(shape),
+            data.len(),
+            "shape {shape:?} and data disagree"
+        );
         ArrayMut { shape, data }
     }
 
@@ -137,7 +143,11 @@ impl Marker {
     const POISON_BITS: u32 = 0x7fc0_4b44;
 
     pub(super) fn for_call(call: &CallInfo) -> Marker {
-        if call.check { Marker::Poison } else { Marker::Zero }
+        if call.check {
+            Marker::Poison
+        } else {
+            Marker::Zero
+        }
     }
 
     pub(super) fn is_poison(self) -> bool {
@@ -253,16 +263,10 @@ impl Views {
         self.tensors.as_mut_ptr()
     }
 
-    fn push(
-        &mut self,
-        slot: usize,
-        shape: &[usize],
-        pointer: *mut u8,
-        dtype: KdDType,
-        flags: u32,
-    ) {
+    fn push(&mut self, slot: usize, shape: &[usize], pointer: *mut u8, dtype: KdDType, flags: u32) {
         let count = elements(shape);
-        self.extents.extend(shape.iter().map(|extent| *extent as i64));
+        self.extents
+            .extend(shape.iter().map(|extent| *extent as i64));
         let mut stride = count;
         for extent in shape {
             // With a zero extent there is no element and any stride will do.
@@ -272,7 +276,11 @@ impl Views {
         let empty = count == 0;
         self.tensors.push(KdTensor {
             dl: KdDlTensor {
-                data: if empty { std::ptr::null_mut() } else { pointer.cast() },
+                data: if empty {
+                    std::ptr::null_mut()
+                } else {
+                    pointer.cast()
+                },
                 device: KdDevice::CPU,
                 ndim: shape.len() as i32,
                 dtype,
