@@ -138,7 +138,8 @@ fn a_replacement_that_was_cut_short_is_undone_or_finished() {
 
 #[test]
 fn damage_is_named_and_the_older_one_is_offered_not_taken() {
-    let cases: [(&str, fn(&Path)); 6] = [
+    type Damage = fn(&Path);
+    let cases: [(&str, Damage); 6] = [
         (STUDENT_FILE, |path| flip_byte(path, 5)),
         (EMA_FILE, |path| fs::remove_file(path).unwrap()),
         (OPTIMIZER_FILE, |path| fs::write(path, b"").unwrap()),
