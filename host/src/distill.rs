@@ -1,1 +1,111 @@
-//! .
+//! Distillation: binds the taps of student and teacher to a method and turns its answer into
+//! gradients of the training step.
+//!
+//! Reading order: [`taps`] (patterns to concrete taps), [`targets`] (named ground truth),
+//! [`schedule`] (phases the method asks for), [`distiller`] (one method, bound and running),
+//! [`inject`] (a gradient from outside enters the tape).
+
+pub mod distiller;
+pub mod inject;
+pub mod schedule;
+pub mod tap_view;
+pub mod taps;
+pub mod targets;
+
+pub use distiller::{DistillStep, Distiller};
+
+use crate::plugin::{PluginCallError, PluginLoadError};
+
+/// A method cannot be bound, or failed while running.
+#[derive(Debug, thiserror::Error)]
+pub enum DistillError {
+    /// The file could not be loaded.
+    #[error(transparent)]
+    Load(#[from] PluginLoadError),
+    /// An entry of the plugin failed.
+    #[error(transparent)]
+    Call(#[from] PluginCallError),
+    /// The method's configuration does not fit its schema.
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
+    /// A pattern matches nothing.
+    #[error(
+        "method `{method}` asks for tap `{pattern}` of the {role}, which has none such; it has: {known}"
+    )]
+    UnknownTap {
+        /// Method id.
+        method: String,
+        /// Model.
+        role: String,
+        /// As in the manifest.
+        pattern: String,
+        /// What exists.
+        known: String,
+    },
+    /// `distill.taps` names something that the method does not tap.
+    #[error("`distill.taps` names `{name}`, which method `{method}` does not tap; it taps: {known}")]
+    UnusedTap {
+        /// Method id.
+        method: String,
+        /// As configured.
+        name: String,
+        /// What the method taps.
+        known: String,
+    },
+    /// A role that this host cannot fill.
+    #[error("method `{method}` asks for a model in the role `{role}`; this host has: student, teacher")]
+    UnknownRole {
+        /// Method id.
+        method: String,
+        /// As in the manifest.
+        role: String,
+    },
+    /// A target this host does not offer.
+    #[error("method `{method}` asks for target `{target}`; this host offers: {known}")]
+    UnknownTarget {
+        /// Method id.
+        method: String,
+        /// As in the manifest.
+        target: String,
+        /// What exists.
+        known: String,
+    },
+    /// A weight is configured for a loss that does not exist.
+    #[error("`distill.loss_weights.{name}`: method `{method}` has no such loss; it has: {known}")]
+    UnknownLoss {
+        /// Method id.
+        method: String,
+        /// As configured.
+        name: String,
+        /// What exists.
+        known: String,
+    },
+    /// The method's schedule breaks the schema, or asks for what this host cannot do.
+    #[error("schedule of method `{method}`: {reason}")]
+    Schedule {
+        /// Method id.
+        method: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The plan asks for what this host cannot do.
+    #[error("plan of method `{method}`: {reason}")]
+    Plan {
+        /// Method id.
+        method: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A loss or gradient is NaN or infinite.
+    #[error("method `{method}`: {what} is {value} at step {step}; nothing of this step was applied")]
+    NonFinite {
+        /// Method id.
+        method: String,
+        /// Loss `x`, gradient of tap `y`, gradient of parameter `z`.
+        what: String,
+        /// NaN or inf.
+        value: f32,
+        /// Optimizer step.
+        step: u64,
+    },
+}

@@ -1,1 +1,113 @@
-//! .
+//! The training engine: from a configuration to trained weights and their evaluation.
+//!
+//! Reading order: [`step`] (one training step), [`train`] (one run), [`arm`] (a run that is reused
+//! if it was done before), [`job`] (control, teacher, distilled student, table).
+
+pub mod arm;
+pub mod checkpoint;
+pub mod ema;
+pub mod environment;
+pub mod evaluate;
+pub mod grad_clip;
+pub mod interrupt;
+pub mod job;
+pub mod lr_schedule;
+pub mod memory;
+pub mod metrics_log;
+pub mod optim;
+pub mod predict;
+pub mod preflight;
+pub mod progress;
+pub mod run_dir;
+pub mod step;
+pub mod table;
+pub mod teacher;
+pub mod train;
+pub mod weights;
+
+use std::path::PathBuf;
+
+use crate::data::DatasetError;
+use crate::distill::DistillError;
+use crate::eval::EvalError;
+use crate::model::ModelError;
+use crate::state::StateError;
+
+/// A run cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Configuration.
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
+    /// Data set.
+    #[error(transparent)]
+    Data(#[from] DatasetError),
+    /// Model or its weights.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A weight file.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::CheckpointError),
+    /// Run directory.
+    #[error(transparent)]
+    RunDir(#[from] run_dir::RunDirError),
+    /// Gradient.
+    #[error(transparent)]
+    Gradient(#[from] grad_clip::GradientError),
+    /// Optimizer state.
+    #[error(transparent)]
+    Optimizer(#[from] optim::OptimizerError),
+    /// Method.
+    #[error(transparent)]
+    Distill(#[from] DistillError),
+    /// Evaluation.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+    /// A task loss is NaN or infinite.
+    #[error(
+        "task loss `{term}` is {value} at step {step}; nothing of this step was applied. Lower `train.lr`, lengthen `train.warmup_iters`, or set `train.grad_clip_norm`"
+    )]
+    NonFiniteLoss {
+        /// `loss_cls`, `loss_bbox`.
+        term: String,
+        /// NaN or inf.
+        value: f32,
+        /// Optimizer step.
+        step: u64,
+    },
+    /// Something wrote to the teacher.
+    #[error("the teacher's weights changed while training (hash {before} before, {after} after)")]
+    TeacherChanged {
+        /// Hash when it was frozen.
+        before: String,
+        /// Hash now.
+        after: String,
+    },
+    /// Ctrl-C.
+    #[error("interrupted at step {step}; continue with `--resume {}`", run_dir.display())]
+    Interrupted {
+        /// Optimizer steps done.
+        step: u64,
+        /// Where the checkpoint lies.
+        run_dir: PathBuf,
+    },
+    /// The training set has no full batch.
+    #[error("the training set has {images} images, fewer than one batch of {batch_size}; lower `data.batch_size`")]
+    NoBatches {
+        /// Usable images.
+        images: usize,
+        /// As configured.
+        batch_size: usize,
+    },
+    /// The configuration of the run to resume differs.
+    #[error("`{}` was started with another configuration ({what}); resume with the same, or start a new run", run_dir.display())]
+    ResumeMismatch {
+        /// The run.
+        run_dir: PathBuf,
+        /// What differs.
+        what: String,
+    },
+}

@@ -1,0 +1,305 @@
+//! The schedule a method declares as data: stages made of phases.
+//!
+//! ```json
+//! {"stages": [{"name": "train", "phases": [
+//!   {"name": "warm", "until": {"fraction": 0.25}, "learn": {"backbone": false}},
+//!   {"name": "joint", "lr_scale": {"method": 0.1}}
+//! ]}]}
+//! ```
+//!
+//! A phase ends at `until` (`fraction` of the run, `iters` or `epochs` from the run's start); the
+//! last has none. What is left out keeps its default: everything learns, every scale is 1,
+//! `distill_gradient` is on.
+
+use serde::Deserialize;
+
+use crate::model::Part;
+
+/// As the plugin wrote it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSchedule {
+    stages: Vec<RawStage>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawStage {
+    name: String,
+    #[serde(default = "student")]
+    student: String,
+    #[serde(default)]
+    teacher: Option<String>,
+    #[serde(default)]
+    init_from: Option<String>,
+    #[serde(default = "one")]
+    input_scale: f64,
+    #[serde(default)]
+    phases: Vec<RawPhase>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPhase {
+    name: String,
+    #[serde(default)]
+    until: Option<Until>,
+    #[serde(default)]
+    learn: Learn,
+    #[serde(default)]
+    lr_scale: LrScale,
+    #[serde(default = "yes")]
+    distill_gradient: bool,
+}
+
+/// When a phase ends, counted from the start of the run.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Until {
+    Fraction(f64),
+    Iters(u64),
+    Epochs(u64),
+}
+
+/// Which parts learn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Learn {
+    /// Everything up to `c5`.
+    pub backbone: bool,
+    /// The pyramid.
+    pub neck: bool,
+    /// The towers.
+    pub head: bool,
+    /// The method's own parameters.
+    pub method: bool,
+}
+
+impl Default for Learn {
+    fn default() -> Self {
+        Learn { backbone: true, neck: true, head: true, method: true }
+    }
+}
+
+impl Learn {
+    /// Whether `part` learns.
+    #[must_use]
+    pub fn part(&self, part: Part) -> bool {
+        match part {
+            Part::Backbone => self.backbone,
+            Part::Neck => self.neck,
+            Part::Head => self.head,
+        }
+    }
+}
+
+/// Factors on the learning rate.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LrScale {
+    /// Everything up to `c5`.
+    pub backbone: f64,
+    /// The pyramid.
+    pub neck: f64,
+    /// The towers.
+    pub head: f64,
+    /// The method's own parameters.
+    pub method: f64,
+}
+
+impl Default for LrScale {
+    fn default() -> Self {
+        LrScale { backbone: 1.0, neck: 1.0, head: 1.0, method: 1.0 }
+    }
+}
+
+impl LrScale {
+    /// The factor of `part`.
+    #[must_use]
+    pub fn part(&self, part: Part) -> f64 {
+        match part {
+            Part::Backbone => self.backbone,
+            Part::Neck => self.neck,
+            Part::Head => self.head,
+        }
+    }
+}
+
+fn student() -> String {
+    "student".into()
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A phase with its place in the run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Phase {
+    /// For messages.
+    pub name: String,
+    /// First optimizer step.
+    pub start: u64,
+    /// One past the last.
+    pub end: u64,
+    /// Which parts learn.
+    pub learn: Learn,
+    /// Factors on the learning rate.
+    pub lr_scale: LrScale,
+    /// Whether the method's gradient reaches the student. Its own parameters learn either way.
+    pub distill_gradient: bool,
+}
+
+/// Phases that cover a run without gaps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Schedule {
+    phases: Vec<Phase>,
+}
+
+impl Schedule {
+    /// One phase in which everything learns.
+    #[must_use]
+    pub fn single(total_steps: u64) -> Self {
+        Schedule {
+            phases: vec![Phase {
+                name: "train".into(),
+                start: 0,
+                end: total_steps,
+                learn: Learn::default(),
+                lr_scale: LrScale::default(),
+                distill_gradient: true,
+            }],
+        }
+    }
+
+    /// Checks the JSON against the schema and places its phases in a run.
+    ///
+    /// # Errors
+    /// A sentence that names the entry that is wrong.
+    pub fn parse(json: &str, total_steps: u64, steps_per_epoch: u64) -> Result<Self, String> {
+        let raw: RawSchedule = serde_json::from_str(json).map_err(|e| e.to_string())?;
+        let [stage] = raw.stages.as_slice() else {
+            return Err(format!(
+                "it has {} stages; this host runs schedules of exactly one",
+                raw.stages.len()
+            ));
+        };
+        let name = &stage.name;
+        if stage.student != "student"
+            || stage.teacher.as_deref().is_some_and(|t| t != "teacher")
+            || stage.init_from.is_some()
+            || stage.input_scale != 1.0
+        {
+            return Err(format!(
+                "stage `{name}`: this host runs the configured student against the configured \
+                 teacher at full input size; leave `student`, `teacher`, `init_from` and \
+                 `input_scale` at their defaults"
+            ));
+        }
+        if stage.phases.is_empty() {
+            return Ok(Self::single(total_steps));
+        }
+        let last = stage.phases.len() - 1;
+        let mut phases = Vec::new();
+        let mut start = 0;
+        for (i, phase) in stage.phases.iter().enumerate() {
+            let at = || format!("stage `{name}`, phase `{}`", phase.name);
+            let end = match (phase.until, i == last) {
+                (None, true) => total_steps,
+                (Some(_), true) => {
+                    return Err(format!("{}: the last phase must have no `until`", at()));
+                }
+                (None, false) => {
+                    return Err(format!("{}: every phase but the last needs `until`", at()));
+                }
+                (Some(Until::Fraction(f)), false) if (0.0..=1.0).contains(&f) => {
+                    (f * total_steps as f64).round() as u64
+                }
+                (Some(Until::Fraction(f)), false) => {
+                    return Err(format!("{}: `fraction` is {f}, expected 0..=1", at()));
+                }
+                (Some(Until::Iters(n)), false) => n,
+                (Some(Until::Epochs(n)), false) => n * steps_per_epoch,
+            }
+            .min(total_steps);
+            if end < start {
+                return Err(format!("{}: ends at step {end}, before it starts ({start})", at()));
+            }
+            let scale = &phase.lr_scale;
+            if [scale.backbone, scale.neck, scale.head, scale.method]
+                .iter()
+                .any(|s| !s.is_finite() || *s < 0.0)
+            {
+                return Err(format!("{}: `lr_scale` must be finite and not negative", at()));
+            }
+            phases.push(Phase {
+                name: phase.name.clone(),
+                start,
+                end,
+                learn: phase.learn,
+                lr_scale: phase.lr_scale,
+                distill_gradient: phase.distill_gradient,
+            });
+            start = end;
+        }
+        Ok(Schedule { phases })
+    }
+
+    /// Index and phase of an optimizer step.
+    #[must_use]
+    pub fn at(&self, step: u64) -> (u32, &Phase) {
+        let index = self
+            .phases
+            .iter()
+            .position(|p| step < p.end)
+            .unwrap_or(self.phases.len() - 1);
+        (index as u32, &self.phases[index])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_cover_the_run() {
+        let json = r#"{"stages":[{"name":"s","phases":[
+            {"name":"a","until":{"iters":10},"learn":{"backbone":false}},
+            {"name":"b","until":{"epochs":2}},
+            {"name":"c","until":{"fraction":0.5},"distill_gradient":false},
+            {"name":"d","lr_scale":{"method":0.1}}]}]}"#;
+        let schedule = Schedule::parse(json, 100, 20).unwrap();
+        let ends: Vec<_> = schedule.phases.iter().map(|p| (p.start, p.end)).collect();
+        assert_eq!(ends, [(0, 10), (10, 40), (40, 50), (50, 100)]);
+        assert!(!schedule.at(9).1.learn.part(Part::Backbone));
+        assert!(schedule.at(10).1.learn.part(Part::Backbone));
+        assert!(!schedule.at(49).1.distill_gradient);
+        assert_eq!(schedule.at(99).0, 3);
+        assert_eq!(schedule.at(50).1.lr_scale.method, 0.1);
+    }
+
+    #[test]
+    fn every_mistake_is_named() {
+        for (json, needle) in [
+            (r#"{"stages":[]}"#, "0 stages"),
+            (r#"{"stages":[{"name":"s","phases":[{"name":"a","untill":null}]}]}"#, "untill"),
+            (r#"{"stages":[{"name":"s","phases":[{"name":"a"},{"name":"b"}]}]}"#, "phase `a`"),
+            (
+                r#"{"stages":[{"name":"s","phases":[{"name":"a","until":{"iters":5}},{"name":"b","until":{"iters":2}},{"name":"c"}]}]}"#,
+                "before it starts",
+            ),
+            (
+                r#"{"stages":[{"name":"s","phases":[{"name":"a","until":{"fraction":1.5}},{"name":"b"}]}]}"#,
+                "0..=1",
+            ),
+            (r#"{"stages":[{"name":"s","input_scale":0.5}]}"#, "input size"),
+        ] {
+            let message = Schedule::parse(json, 100, 20).unwrap_err();
+            assert!(message.contains(needle), "{message}");
+        }
+    }
+}

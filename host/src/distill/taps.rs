@@ -1,0 +1,143 @@
+//! Binding tap patterns of a manifest to the taps that the models have.
+
+use crate::model::{Detector, TapSpec};
+use crate::plugin::{MethodManifest, TapBinding};
+
+use super::DistillError;
+
+/// Role of the model to deploy.
+pub const STUDENT: &str = "student";
+/// Role of the model to learn from.
+pub const TEACHER: &str = "teacher";
+
+/// True if `pattern` covers `name`. `*` stands for any characters within one dot-separated segment.
+#[must_use]
+pub fn matches(pattern: &str, name: &str) -> bool {
+    let pattern: Vec<&str> = pattern.split('.').collect();
+    let name: Vec<&str> = name.split('.').collect();
+    pattern.len() == name.len() && pattern.iter().zip(&name).all(|(p, n)| segment_matches(p, n))
+}
+
+fn segment_matches(pattern: &str, text: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(mut text) = text.strip_prefix(head) else {
+        return false;
+    };
+    loop {
+        if segment_matches(rest, text) {
+            return true;
+        }
+        let mut chars = text.chars();
+        if chars.next().is_none() {
+            return false;
+        }
+        text = chars.as_str();
+    }
+}
+
+/// True if the method taps a teacher.
+#[must_use]
+pub fn needs_teacher(manifest: &MethodManifest) -> bool {
+    manifest.taps.iter().any(|tap| tap.role == TEACHER && !tap.optional)
+}
+
+/// The concrete taps of a method: the manifest's order, within a pattern the model's order.
+///
+/// `only` restricts the names of all roles; empty means everything the method asks for.
+///
+/// # Errors
+/// If a pattern that is not optional matches nothing, a role cannot be filled, or `only` names a
+/// tap that the method does not use.
+pub fn bind(
+    manifest: &MethodManifest,
+    student: &dyn Detector,
+    teacher: Option<&dyn Detector>,
+    only: &[String],
+) -> Result<Vec<TapBinding>, DistillError> {
+    let mut bound: Vec<TapBinding> = Vec::new();
+    for tap in &manifest.taps {
+        let specs: &[TapSpec] = match (tap.role.as_str(), teacher) {
+            (STUDENT, _) => student.taps(),
+            (TEACHER, Some(teacher)) => teacher.taps(),
+            (TEACHER, None) if tap.optional => continue,
+            (TEACHER, None) => &[],
+            _ => {
+                return Err(DistillError::UnknownRole {
+                    method: manifest.id.clone(),
+                    role: tap.role.clone(),
+                });
+            }
+        };
+        let found: Vec<&TapSpec> = specs.iter().filter(|s| matches(&tap.pattern, &s.name)).collect();
+        if found.is_empty() && !tap.optional {
+            return Err(DistillError::UnknownTap {
+                method: manifest.id.clone(),
+                role: tap.role.clone(),
+                pattern: tap.pattern.clone(),
+                known: names(specs.iter().map(|s| s.name.as_str())),
+            });
+        }
+        for spec in found {
+            let present = bound.iter_mut().find(|b| b.role == tap.role && b.name == spec.name);
+            match present {
+                Some(binding) => binding.grad |= tap.grad,
+                None => bound.push(TapBinding {
+                    name: spec.name.clone(),
+                    role: tap.role.clone(),
+                    channels: spec.channels,
+                    stride: spec.stride,
+                    grad: tap.grad,
+                }),
+            }
+        }
+    }
+    for name in only {
+        if !bound.iter().any(|b| &b.name == name) {
+            return Err(DistillError::UnusedTap {
+                method: manifest.id.clone(),
+                name: name.clone(),
+                known: names(bound.iter().map(|b| b.name.as_str())),
+            });
+        }
+    }
+    if !only.is_empty() {
+        bound.retain(|b| only.contains(&b.name));
+    }
+    Ok(bound)
+}
+
+/// `a, b, c` without repetitions; `none` if empty.
+pub(crate) fn names<'a>(items: impl Iterator<Item = &'a str>) -> String {
+    let mut list: Vec<&str> = Vec::new();
+    for item in items {
+        if !list.contains(&item) {
+            list.push(item);
+        }
+    }
+    if list.is_empty() { "none".into() } else { list.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stays_within_its_segment() {
+        for (pattern, name, expected) in [
+            ("neck.*", "neck.p3", true),
+            ("neck.*", "neck", false),
+            ("head.*", "head.cls_logits.p3", false),
+            ("head.*.p3", "head.cls_logits.p3", true),
+            ("head.*_feat.p*", "head.cls_feat.p4", true),
+            ("head.*_feat.p*", "head.cls_logits.p4", false),
+            ("backbone.c3", "backbone.c3", true),
+            ("backbone.c3", "backbone.c4", false),
+            ("*", "image", true),
+            ("n*c*.p3", "neck.p3", true),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Named targets that a method may ask for.
+
+use crate::data::Batch;
+
+/// What a target holds, flat over the batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    /// Extents; the first may be 0.
+    pub shape: Vec<usize>,
+    /// Values, row-major.
+    pub values: TargetValues,
+}
+
+/// Values of a target.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TargetValues {
+    /// 32-bit floats.
+    F32(Vec<f32>),
+    /// 64-bit integers.
+    I64(Vec<i64>),
+}
+
+type Build = fn(&Batch) -> Target;
+
+/// The targets this host offers. `T` counts ground-truth objects over the batch and may be 0.
+///
+/// | name | shape, type | meaning |
+/// |---|---|---|
+/// | `gt_boxes_xyxy` | `[T, 4]` f32 | pixels of the network input |
+/// | `gt_labels` | `[T]` i64 | 0-based class |
+/// | `gt_batch` | `[T]` i64 | index of the image in the batch, ascending |
+/// | `image_sizes` | `[N, 2]` i64 | height, width of each image without padding |
+pub const TARGETS: [(&str, Build); 4] = [
+    ("gt_boxes_xyxy", gt_boxes_xyxy),
+    ("gt_labels", gt_labels),
+    ("gt_batch", gt_batch),
+    ("image_sizes", image_sizes),
+];
+
+/// The builder of a target.
+#[must_use]
+pub fn find(name: &str) -> Option<Build> {
+    TARGETS.iter().find(|(known, _)| *known == name).map(|(_, build)| *build)
+}
+
+/// All names, for messages.
+#[must_use]
+pub fn known() -> String {
+    TARGETS.map(|(name, _)| name).join(", ")
+}
+
+fn gt_boxes_xyxy(batch: &Batch) -> Target {
+    let values: Vec<f32> = batch
+        .targets
+        .iter()
+        .flat_map(|t| t.boxes_xyxy.iter().flatten().copied())
+        .collect();
+    Target { shape: vec![values.len() / 4, 4], values: TargetValues::F32(values) }
+}
+
+fn gt_labels(batch: &Batch) -> Target {
+    let values: Vec<i64> =
+        batch.targets.iter().flat_map(|t| t.labels.iter().map(|&l| l as i64)).collect();
+    Target { shape: vec![values.len()], values: TargetValues::I64(values) }
+}
+
+fn gt_batch(batch: &Batch) -> Target {
+    let values: Vec<i64> = batch
+        .targets
+        .iter()
+        .enumerate()
+        .flat_map(|(i, t)| std::iter::repeat_n(i as i64, t.labels.len()))
+        .collect();
+    Target { shape: vec![values.len()], values: TargetValues::I64(values) }
+}
+
+fn image_sizes(batch: &Batch) -> Target {
+    let values: Vec<i64> =
+        batch.metas.iter().flat_map(|m| m.size.iter().map(|&s| s as i64)).collect();
+    Target { shape: vec![batch.metas.len(), 2], values: TargetValues::I64(values) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{ImageMeta, ImageTargets};
+
+    #[test]
+    fn targets_are_flat_over_the_batch_and_may_be_empty() {
+        let meta = |w| ImageMeta {
+            image_id: 1,
+            original_size: [10, w],
+            size: [10, w],
+            flipped: false,
+        };
+        let batch = Batch {
+            images: vec![],
+            shape: [3, 3, 10, 20],
+            targets: vec![
+                ImageTargets { boxes_xyxy: vec![[0.0, 1.0, 2.0, 3.0]], labels: vec![4] },
+                ImageTargets::default(),
+                ImageTargets { boxes_xyxy: vec![[1.0; 4], [2.0; 4]], labels: vec![5, 6] },
+            ],
+            metas: vec![meta(18), meta(20), meta(19)],
+        };
+        assert_eq!(gt_boxes_xyxy(&batch).shape, [3, 4]);
+        assert_eq!(gt_batch(&batch).values, TargetValues::I64(vec![0, 2, 2]));
+        assert_eq!(gt_labels(&batch).values, TargetValues::I64(vec![4, 5, 6]));
+        assert_eq!(image_sizes(&batch).values, TargetValues::I64(vec![10, 18, 10, 20, 10, 19]));
+        let empty = Batch { targets: vec![ImageTargets::default(); 3], ..batch };
+        assert_eq!(gt_boxes_xyxy(&empty).shape, [0, 4]);
+    }
+}

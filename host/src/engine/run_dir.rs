@@ -1,0 +1,196 @@
+//! The directory of one run: enough to understand and repeat it.
+//!
+//! ```text
+//! config.resolved.toml          every setting, defaults included
+//! environment.json              program, machine, plugin
+//! environment.resume_<iter>.json  the same, where the run was continued
+//! metrics.jsonl  timing.jsonl   see `metrics_log`
+//! checkpoints/                  see `checkpoint`
+//! run.lock                      held while a process works here
+//! ```
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use super::environment::Environment;
+use crate::state::write_atomically;
+
+const CONFIG_FILE: &str = "config.resolved.toml";
+const LOCK_FILE: &str = "run.lock";
+
+/// The directory of one run, locked against other processes while this value lives.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// A run directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RunDirError {
+    /// The file system said no.
+    #[error("`{}`: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Something is there already.
+    #[error(
+        "`{}` is not empty; continue that run with `--resume`, or choose another `output_dir`",
+        path.display()
+    )]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Nothing to continue.
+    #[error(
+        "`{}` holds no run: `{CONFIG_FILE}` is missing; start without `--resume`",
+        path.display()
+    )]
+    NoRun {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another process works in it.
+    #[error("another process is working in `{}`; wait for it or stop it", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+impl RunDir {
+    /// Makes the directory, and writes the configuration and the environment.
+    ///
+    /// # Errors
+    /// If it exists and is not empty, or the file system says no.
+    pub fn create(
+        path: &Path,
+        resolved_toml: &str,
+        environment: &Environment,
+    ) -> Result<Self, RunDirError> {
+        at(path, fs::create_dir_all(path))?;
+        let entries = at(path, fs::read_dir(path))?;
+        for entry in entries {
+            // A lock alone is left where a process died before it wrote anything.
+            if at(path, entry)?.file_name() != LOCK_FILE {
+                return Err(RunDirError::NotEmpty { path: path.into() });
+            }
+        }
+        let run = Self::lock(path)?;
+        run.write_environment("environment.json", environment)?;
+        // Last, because its presence says that there is a run.
+        let config = path.join(CONFIG_FILE);
+        at(&config, write_atomically(&config, resolved_toml.as_bytes()))?;
+        Ok(run)
+    }
+
+    /// Opens the directory of an earlier run.
+    ///
+    /// # Errors
+    /// If there is none, or another process works in it.
+    pub fn resume(path: &Path) -> Result<Self, RunDirError> {
+        if !path.join(CONFIG_FILE).is_file() {
+            return Err(RunDirError::NoRun { path: path.into() });
+        }
+        Self::lock(path)
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The configuration the run was started with.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn resolved_toml(&self) -> Result<String, RunDirError> {
+        let path = self.path.join(CONFIG_FILE);
+        at(&path, fs::read_to_string(&path))
+    }
+
+    /// Notes where the run is continued, beside where it was started.
+    ///
+    /// # Errors
+    /// If the file system says no.
+    pub fn note_resume(&self, iter: u64, environment: &Environment) -> Result<(), RunDirError> {
+        self.write_environment(&format!("environment.resume_{iter:08}.json"), environment)
+    }
+
+    fn write_environment(&self, name: &str, environment: &Environment) -> Result<(), RunDirError> {
+        let path = self.path.join(name);
+        let mut json = serde_json::to_string_pretty(environment).expect("facts are plain JSON");
+        json.push('\n');
+        at(&path, write_atomically(&path, json.as_bytes()))
+    }
+
+    fn lock(path: &Path) -> Result<Self, RunDirError> {
+        let file = path.join(LOCK_FILE);
+        let lock = at(&file, File::create(&file))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(RunDirError::Locked { path: path.into() });
+            }
+            // Some network file systems have no locks; a run there is still a run.
+            Err(TryLockError::Error(source)) => {
+                tracing::warn!("`{}` cannot be locked: {source}", file.display());
+            }
+        }
+        Ok(RunDir {
+            path: path.into(),
+            _lock: lock,
+        })
+    }
+}
+
+fn at<T>(path: &Path, result: std::io::Result<T>) -> Result<T, RunDirError> {
+    result.map_err(|source| RunDirError::Io {
+        path: path.into(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_created_once_and_continued_after() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("runs/first");
+        let environment = Environment::current(None);
+        let error = RunDir::resume(&path).unwrap_err();
+        assert!(matches!(error, RunDirError::NoRun { .. }), "{error}");
+        let run = RunDir::create(&path, "seed = 3\n", &environment).unwrap();
+        let json = fs::read_to_string(path.join("environment.json")).unwrap();
+        assert_eq!(
+            serde_json::from_str::<Environment>(&json).unwrap(),
+            environment
+        );
+        let error = RunDir::resume(&path).unwrap_err();
+        assert!(matches!(error, RunDirError::Locked { .. }), "{error}");
+        drop(run);
+        let error = RunDir::create(&path, "seed = 4\n", &environment).unwrap_err();
+        assert!(matches!(error, RunDirError::NotEmpty { .. }), "{error}");
+        let run = RunDir::resume(&path).unwrap();
+        assert_eq!(run.resolved_toml().unwrap(), "seed = 3\n");
+        run.note_resume(20, &environment).unwrap();
+        assert!(path.join("environment.resume_00000020.json").is_file());
+    }
+
+    #[test]
+    fn somebody_elses_files_are_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("thesis.tex"), "text").unwrap();
+        let environment = Environment::current(None);
+        let error = RunDir::create(folder.path(), "", &environment).unwrap_err();
+        assert!(matches!(error, RunDirError::NotEmpty { .. }), "{error}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

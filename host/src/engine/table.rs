@@ -1,0 +1,64 @@
+//! The table at the end of a job.
+
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{CellAlignment, Table};
+use serde::{Deserialize, Serialize};
+
+use crate::eval::coco::CocoMetrics;
+
+use super::step::StepTimes;
+
+/// One trained model.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Row {
+    /// `teacher`, `student`, `student + <method>`.
+    pub name: String,
+    /// The 12 numbers and AP by class.
+    pub metrics: CocoMetrics,
+    /// Median seconds of an optimizer step, by part.
+    pub step: StepTimes,
+    /// Highest resident memory while training, bytes.
+    pub peak_bytes: u64,
+    /// Taken from an earlier run with equal settings.
+    pub reused: bool,
+}
+
+fn percent(value: f64) -> String {
+    if value < 0.0 { "-".into() } else { format!("{:.1}", 100.0 * value) }
+}
+
+/// AP, AP50, AP75, AP_S, AP_M, AP_L in percent, milliseconds per step, peak memory.
+#[must_use]
+pub fn render(rows: &[Row]) -> String {
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_header([
+        "model", "AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "ms/step", "peak MiB",
+    ]);
+    for row in rows {
+        let m = &row.metrics;
+        let aps = [m.ap, m.ap50, m.ap75, m.ap_small, m.ap_medium, m.ap_large].map(percent);
+        let mut cells = vec![format!("{}{}", row.name, if row.reused { " (reused)" } else { "" })];
+        cells.extend(aps);
+        cells.push(format!("{:.0}", 1e3 * row.step.total()));
+        cells.push(format!("{:.0}", row.peak_bytes as f64 / f64::from(1 << 20)));
+        table.add_row(cells);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.to_string()
+}
+
+/// What a method added to a step, in words.
+#[must_use]
+pub fn cost(row: &Row) -> String {
+    let t = &row.step;
+    let share = |part: f64| format!("{:.1} ms ({:.1} %)", 1e3 * part, 100.0 * part / t.total());
+    format!(
+        "per step: teacher forward {}, method forward {}, method backward {}, plugin boundary {}",
+        share(t.teacher),
+        share(t.method_forward),
+        share(t.method_backward),
+        share(t.boundary),
+    )
+}

@@ -1,0 +1,64 @@
+//! The model to learn from: evaluation mode, no gradient, verified unchanged.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+
+use crate::model::{Detector, ForwardRequest};
+
+use super::EngineError;
+use super::weights::ModelWeights;
+
+/// A frozen detector.
+pub struct Teacher {
+    detector: Arc<dyn Detector>,
+    weights: ModelWeights,
+    hash: String,
+}
+
+impl Teacher {
+    /// Freezes `weights`; their hash is taken now.
+    #[must_use]
+    pub fn new(detector: Arc<dyn Detector>, weights: ModelWeights) -> Self {
+        let hash = weights.hash();
+        Teacher { detector, weights, hash }
+    }
+
+    /// Its architecture.
+    #[must_use]
+    pub fn detector(&self) -> &dyn Detector {
+        self.detector.as_ref()
+    }
+
+    /// Hash of its weights and buffers.
+    #[must_use]
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// Taps of `images` `[N, 3, H, W]`, computed no deeper than they need. Empty `names` runs
+    /// nothing.
+    #[must_use]
+    pub fn taps(&self, images: &Tensor<4>, names: &[String]) -> BTreeMap<String, Tensor<4>> {
+        if names.is_empty() {
+            return BTreeMap::new();
+        }
+        let request =
+            ForwardRequest { training: false, taps: names.to_vec(), stop_at_taps: true };
+        self.detector.forward(self.weights.tensors(), images.clone(), &request).taps
+    }
+
+    /// Checks that nothing wrote to the weights or buffers since they were frozen.
+    ///
+    /// # Errors
+    /// If the hash differs.
+    pub fn verify(&self) -> Result<(), EngineError> {
+        let now = self.weights.hash();
+        if now == self.hash {
+            Ok(())
+        } else {
+            Err(EngineError::TeacherChanged { before: self.hash.clone(), after: now })
+        }
+    }
+}
