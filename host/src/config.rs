@@ -1,5 +1,12 @@
 //! Configuration: the tables of a TOML file. Defaults live in `configs/base.toml`, nowhere else.
 //!
+//! A [`Config`] is put together from [`Sources`]: the embedded default, files (which may extend
+//! other files), `--set key=value`, flags. The JSON Schema derived from the structs below then
+//! checks names, types and ranges at once; what concerns several keys is checked by `validate`.
+//! `x-path` marks the keys that hold a path: `file` is taken relative to the folder of the file that
+//! sets it, `name-or-file` likewise if it holds a `/`. `output_dir` and `cache_dir` are relative to
+//! the working directory.
+//!
 //! Every module takes its own table, never the whole [`Config`].
 
 use std::collections::BTreeMap;
@@ -8,11 +15,25 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod error;
+mod layers;
+mod load;
+mod paths;
+mod print;
+mod schema;
+mod validate;
+
+pub use self::error::{ConfigError, Problem, ProblemKind};
+pub use self::layers::{Origin, Origins};
+pub use self::load::{Flag, Resolved, Sources};
+pub use self::schema::{check_plugin_config, check_plugin_schema};
+
 /// A whole experiment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Seed of weights, order and augmentation.
+    #[schemars(range(max = 9_223_372_036_854_775_807_i64))]
     pub seed: u64,
     /// Run directories are made below it.
     pub output_dir: PathBuf,
@@ -37,10 +58,12 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
     /// `shapes`, `coco` or `voc`.
+    #[schemars(extend("enum" = ["shapes", "coco", "voc"]))]
     pub dataset: String,
     /// Images per optimizer micro-batch.
+    #[schemars(range(min = 1))]
     pub batch_size: usize,
-    /// Decoding threads; the order of images does not depend on it.
+    /// Decoding threads, 0: none beside the training thread; the order of images does not depend on it.
     pub workers: usize,
     /// What a broken image or annotation does: `error` or `skip` (counted and reported).
     pub on_error: OnError,
@@ -75,16 +98,21 @@ pub struct TransformConfig {
     /// `long_side`.
     pub resize: ResizeMode,
     /// `[height, width]` for `fixed`.
+    #[schemars(inner(range(min = 32)))]
     pub size: [usize; 2],
     /// Pixels, for `keep_ratio`.
+    #[schemars(range(min = 32))]
     pub short_side: usize,
     /// Pixels, for `keep_ratio`.
+    #[schemars(range(min = 32))]
     pub long_side: usize,
     /// Probability of a horizontal flip in training.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub flip_prob: f64,
     /// Subtracted per RGB channel, on values in 0..1.
     pub mean: [f32; 3],
     /// Divided by per RGB channel.
+    #[schemars(extend("items" = {"type": "number", "exclusiveMinimum": 0}))]
     pub std: [f32; 3],
 }
 
@@ -103,12 +131,16 @@ pub enum ResizeMode {
 #[serde(deny_unknown_fields)]
 pub struct ShapesConfig {
     /// Training images.
+    #[schemars(range(min = 1))]
     pub num_train: usize,
     /// Evaluation images.
+    #[schemars(range(min = 1))]
     pub num_val: usize,
     /// `[height, width]` of the generated images.
+    #[schemars(inner(range(min = 32)))]
     pub size: [usize; 2],
     /// Seed of the images; apart from the run's seed, so that seeds of an experiment share data.
+    #[schemars(range(max = 9_223_372_036_854_775_807_i64))]
     pub seed: u64,
 }
 
@@ -117,12 +149,16 @@ pub struct ShapesConfig {
 #[serde(deny_unknown_fields)]
 pub struct CocoConfig {
     /// Folder of training images.
+    #[schemars(extend("x-path" = "file"))]
     pub train_images: PathBuf,
     /// Training annotations.
+    #[schemars(extend("x-path" = "file"))]
     pub train_annotations: PathBuf,
     /// Folder of evaluation images.
+    #[schemars(extend("x-path" = "file"))]
     pub val_images: PathBuf,
     /// Evaluation annotations.
+    #[schemars(extend("x-path" = "file"))]
     pub val_annotations: PathBuf,
 }
 
@@ -131,6 +167,7 @@ pub struct CocoConfig {
 #[serde(deny_unknown_fields)]
 pub struct VocConfig {
     /// Folder with `Annotations`, `ImageSets/Main` and `JPEGImages`.
+    #[schemars(extend("x-path" = "file"))]
     pub root: PathBuf,
     /// Name of the list in `ImageSets/Main`.
     pub train_split: String,
@@ -149,47 +186,65 @@ pub struct ModelConfig {
     /// `retinanet`.
     pub detector: String,
     /// `resnet18`, `resnet34`, `resnet50`, `resnet101`, or `tiny` (see `tiny_width`, `tiny_blocks`).
+    #[schemars(extend("enum" = ["resnet18", "resnet34", "resnet50", "resnet101", "tiny"]))]
     pub backbone: String,
     /// Channels of the first stage of `tiny`; stages double it.
+    #[schemars(range(min = 1))]
     pub tiny_width: usize,
     /// Basic blocks of each of the four stages of `tiny`.
+    #[schemars(inner(range(min = 1)))]
     pub tiny_blocks: [usize; 4],
     /// Channels of the pyramid and the head.
+    #[schemars(range(min = 1))]
     pub fpn_channels: usize,
     /// 3×3 convolutions of each tower of the head.
     pub head_convs: usize,
     /// Backbone stages that learn, counted from the last: 5 all, 3 is torchvision's default with
     /// pretrained weights.
+    #[schemars(range(min = 0, max = 5))]
     pub trainable_layers: usize,
     /// Normalisation of the backbone: `batch` or `frozen_batch`.
     pub norm: NormKind,
     /// Anchor sides of the finest level in pixels; each next level doubles them.
+    #[schemars(range(min = 1))]
     pub anchor_base_size: usize,
     /// Anchor scales per level (octaves), multiplied by the base size.
+    #[schemars(length(min = 1), extend("items" = {"type": "number", "exclusiveMinimum": 0}))]
     pub anchor_scales: Vec<f32>,
     /// Height / width of anchors.
+    #[schemars(length(min = 1), extend("items" = {"type": "number", "exclusiveMinimum": 0}))]
     pub anchor_ratios: Vec<f32>,
     /// `l1` or `giou`.
     pub box_loss: BoxLoss,
     /// Weight of the box loss.
+    #[schemars(range(min = 0.0))]
     pub box_loss_weight: f32,
     /// Balance of the focal loss.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub focal_alpha: f32,
     /// Focusing of the focal loss.
+    #[schemars(range(min = 0.0))]
     pub focal_gamma: f32,
     /// IoU from which an anchor is foreground.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub fg_iou_threshold: f32,
     /// IoU below which an anchor is background.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub bg_iou_threshold: f32,
     /// Detections below are dropped.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub score_threshold: f32,
     /// IoU of non-maximum suppression.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub nms_threshold: f32,
     /// Candidates kept per level before suppression.
+    #[schemars(range(min = 1))]
     pub topk_candidates: usize,
     /// Detections kept per image.
+    #[schemars(range(min = 1))]
     pub detections_per_image: usize,
     /// Safetensors file with initial weights (torchvision's names); empty: random.
+    #[schemars(extend("x-path" = "file"))]
     pub weights: PathBuf,
 }
 
@@ -220,8 +275,10 @@ pub struct TeacherConfig {
     /// Its architecture.
     pub model: ModelConfig,
     /// Safetensors file with trained weights; empty: it is trained here and cached.
+    #[schemars(extend("x-path" = "file"))]
     pub checkpoint: PathBuf,
     /// Epochs of its own training where no checkpoint is given.
+    #[schemars(range(min = 1))]
     pub epochs: usize,
 }
 
@@ -230,50 +287,67 @@ pub struct TeacherConfig {
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
     /// Passes over the training set.
+    #[schemars(range(min = 1))]
     pub epochs: usize,
     /// Stop after this many optimizer steps; 0: no limit beside `epochs`.
     pub max_iters: usize,
     /// `sgd` or `adamw`.
     pub optimizer: OptimizerKind,
     /// Peak learning rate per optimizer step.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub lr: f64,
     /// SGD momentum.
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1))]
     pub momentum: f64,
     /// AdamW's decay rates.
+    #[schemars(extend("items" = {"type": "number", "minimum": 0, "exclusiveMaximum": 1}))]
     pub betas: [f64; 2],
     /// AdamW's epsilon.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub eps: f64,
     /// Decay of weights.
+    #[schemars(range(min = 0.0))]
     pub weight_decay: f64,
     /// Decay of normalisation scales and shifts.
+    #[schemars(range(min = 0.0))]
     pub norm_decay: f64,
     /// Decay of biases.
+    #[schemars(range(min = 0.0))]
     pub bias_decay: f64,
     /// Multiplies the learning rate of the method's own parameters.
+    #[schemars(range(min = 0.0))]
     pub method_lr_scale: f64,
     /// Linear warm-up, optimizer steps.
     pub warmup_iters: usize,
     /// Learning rate at step 0 as a share of `lr`.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub warmup_factor: f64,
     /// `constant`, `multi_step`, `cosine` or `poly`.
     pub schedule: ScheduleKind,
     /// Epochs at which `multi_step` multiplies by `gamma`.
+    #[schemars(inner(range(min = 1)))]
     pub milestones: Vec<usize>,
     /// Factor of `multi_step`.
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0))]
     pub gamma: f64,
     /// Exponent of `poly`.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub poly_power: f64,
     /// Global gradient norm is clipped to it; 0: off.
+    #[schemars(range(min = 0.0))]
     pub grad_clip_norm: f64,
     /// Micro-batches per optimizer step.
+    #[schemars(range(min = 1))]
     pub accumulate: usize,
     /// Decay of the averaged weights that are evaluated and exported; 0: off.
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1))]
     pub ema_decay: f64,
     /// Evaluate every so many epochs; 0: at the end alone.
     pub eval_interval_epochs: usize,
     /// Write a checkpoint every so many optimizer steps, beside the one of each epoch; 0: off.
     pub checkpoint_interval_iters: usize,
     /// Log losses every so many optimizer steps.
+    #[schemars(range(min = 1))]
     pub log_interval_iters: usize,
 }
 
@@ -306,6 +380,7 @@ pub enum ScheduleKind {
 #[serde(deny_unknown_fields)]
 pub struct DistillConfig {
     /// File name (searched) or path with a `/`; `none`: plain training.
+    #[schemars(length(min = 1), extend("x-path" = "name-or-file"))]
     pub plugin: String,
     /// Method id, for a plugin with several; empty: its only one.
     pub method: String,
@@ -322,6 +397,7 @@ pub struct DistillConfig {
 #[serde(deny_unknown_fields)]
 pub struct EvalConfig {
     /// Images per forward pass.
+    #[schemars(range(min = 1))]
     pub batch_size: usize,
     /// Evaluate on the first so many images; 0: all.
     pub max_images: usize,

@@ -1,0 +1,159 @@
+//! From sources to a checked [`Config`].
+
+use std::path::PathBuf;
+
+use serde_json::Value as Json;
+use toml::Value;
+
+use super::error::{ConfigError, Problem, ProblemKind};
+use super::layers::{Origin, Origins, Tree};
+use super::schema::Finding;
+use super::{Config, paths, schema, validate};
+
+/// Embedded, so that the binary works on its own. `host/configs` is a link to `configs/`, which
+/// `cargo package` follows.
+const BASE: &str = include_str!("../../configs/base.toml");
+
+/// What a configuration is put together from, weakest first: the embedded default, `files`, `set`,
+/// `flags`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sources {
+    /// TOML files, each after the files that it `extends`; later files win.
+    pub files: Vec<PathBuf>,
+    /// `key=value` with a dotted key; the value is TOML, or else a string.
+    pub set: Vec<String>,
+    /// Values of flags of their own.
+    pub flags: Vec<Flag>,
+}
+
+/// A value given by a flag of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Flag {
+    /// For messages: `--seed`.
+    pub name: &'static str,
+    /// The key it sets: `seed`.
+    pub key: &'static str,
+    /// The value.
+    pub value: Value,
+}
+
+/// A checked configuration and who set its values.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The configuration.
+    pub config: Config,
+    /// Who set each value.
+    pub origins: Origins,
+}
+
+impl Sources {
+    /// Merges and checks.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or with every key that is unknown, of the wrong type, out of range
+    /// or at odds with another.
+    pub fn resolve(&self) -> Result<Resolved, ConfigError> {
+        let mut tree = Tree::default();
+        let base = toml::from_str(BASE).expect("a test parses the embedded default");
+        tree.overlay(base, &Origin::Default);
+        for file in &self.files {
+            tree.overlay_file(file)?;
+        }
+        for text in &self.set {
+            tree.overlay_set(text)?;
+        }
+        for flag in &self.flags {
+            let path: Vec<String> = flag.key.split('.').map(str::to_owned).collect();
+            tree.overlay_at(&path, flag.value.clone(), &Origin::Flag(flag.name));
+        }
+        checked(tree)
+    }
+}
+
+impl Config {
+    /// The embedded default: tiny detectors on `shapes`.
+    #[must_use]
+    pub fn base() -> Config {
+        Sources::default()
+            .resolve()
+            .expect("a test resolves the embedded default")
+            .config
+    }
+}
+
+fn checked(mut tree: Tree) -> Result<Resolved, ConfigError> {
+    let schema = schemars::schema_for!(Config).to_value();
+    paths::absolutise(&mut tree, &schema);
+    let Tree { values, origins } = tree;
+    let mut findings = Vec::new();
+    let mut json = to_json(&Value::Table(values), &mut Vec::new(), &mut findings);
+    if findings.is_empty() {
+        findings = schema::check(&schema, &mut json);
+    }
+    if !findings.is_empty() {
+        return Err(invalid(findings, &origins));
+    }
+    let config: Config =
+        serde_json::from_value(json).expect("what the derived schema accepts deserialises");
+    let findings = validate::rules(&config);
+    if !findings.is_empty() {
+        return Err(invalid(findings, &origins));
+    }
+    Ok(Resolved { config, origins })
+}
+
+fn invalid(findings: Vec<Finding>, origins: &Origins) -> ConfigError {
+    let problems = findings.into_iter().map(|finding| Problem {
+        key: schema::join(&finding.path),
+        origin: origins.of(&finding.path).cloned(),
+        kind: finding.kind,
+    });
+    ConfigError::Invalid {
+        problems: problems.collect(),
+    }
+}
+
+/// TOML has dates and non-finite floats, JSON has neither: they are refused here, because a
+/// conversion would turn them into something else without a word.
+fn to_json(value: &Value, path: &mut Vec<String>, findings: &mut Vec<Finding>) -> Json {
+    let mut refuse = |expected: &str, path: &[String]| {
+        findings.push(Finding {
+            path: path.to_vec(),
+            kind: ProblemKind::Value {
+                expected: expected.to_owned(),
+                got: format!("`{value}`"),
+                nearest: None,
+            },
+        });
+        Json::Null
+    };
+    match value {
+        Value::String(text) => Json::String(text.clone()),
+        Value::Integer(number) => Json::from(*number),
+        Value::Float(number) if number.is_finite() => Json::from(*number),
+        Value::Float(_) => refuse("a finite number", path),
+        Value::Boolean(flag) => Json::Bool(*flag),
+        Value::Datetime(_) => refuse("a string (put the date in quotes)", path),
+        Value::Array(items) => {
+            let mut out = Vec::with_capacity(items.len());
+            for (index, item) in items.iter().enumerate() {
+                path.push(format!("[{index}]"));
+                out.push(to_json(item, path, findings));
+                path.pop();
+            }
+            Json::Array(out)
+        }
+        Value::Table(table) => {
+            let mut out = serde_json::Map::new();
+            for (key, value) in table {
+                path.push(key.clone());
+                out.insert(key.clone(), to_json(value, path, findings));
+                path.pop();
+            }
+            Json::Object(out)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

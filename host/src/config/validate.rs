@@ -1,0 +1,117 @@
+//! Rules that concern several keys, or that a range cannot say. Ranges of single keys stand at the
+//! fields, as part of the schema.
+
+use std::path::Path;
+
+use super::error::ProblemKind;
+use super::schema::Finding;
+use super::{Config, ModelConfig, ScheduleKind, TrainConfig, TransformConfig};
+
+/// Every rule that `config` breaks.
+pub(super) fn rules(config: &Config) -> Vec<Finding> {
+    let mut rules = Rules::default();
+    let teacher = &config.teacher;
+    dataset(config, &mut rules);
+    transform(&config.data.transform, &mut rules);
+    model("student", &config.student, false, &mut rules);
+    model(
+        "teacher.model",
+        &teacher.model,
+        !is_unset(&teacher.checkpoint),
+        &mut rules,
+    );
+    train(&config.train, &mut rules);
+    for (key, path) in [
+        ("output_dir", &config.output_dir),
+        ("cache_dir", &config.cache_dir),
+    ] {
+        rules.require(!is_unset(path), key, || {
+            "a folder is needed; `.` is the working directory".to_owned()
+        });
+    }
+    rules.0
+}
+
+#[derive(Default)]
+struct Rules(Vec<Finding>);
+
+impl Rules {
+    fn require(&mut self, holds: bool, key: &str, rule: impl FnOnce() -> String) {
+        if !holds {
+            self.0.push(Finding {
+                path: key
+                    .replace('[', ".[")
+                    .split('.')
+                    .map(str::to_owned)
+                    .collect(),
+                kind: ProblemKind::Rule { rule: rule() },
+            });
+        }
+    }
+}
+
+fn dataset(config: &Config, rules: &mut Rules) {
+    let data = &config.data;
+    let needed: &[(&str, &Path)] = match data.dataset.as_str() {
+        "coco" => &[
+            ("data.coco.train_images", &data.coco.train_images),
+            ("data.coco.train_annotations", &data.coco.train_annotations),
+            ("data.coco.val_images", &data.coco.val_images),
+            ("data.coco.val_annotations", &data.coco.val_annotations),
+        ],
+        "voc" => &[("data.voc.root", &data.voc.root)],
+        _ => &[],
+    };
+    for (key, path) in needed {
+        rules.require(!is_unset(path), key, || {
+            format!(
+                "`data.dataset = \"{}\"` needs it; give it in a file or by `--set {key}=PATH`",
+                data.dataset
+            )
+        });
+    }
+    let mut classes = data.voc.classes.clone();
+    classes.sort_unstable();
+    for pair in classes.windows(2).filter(|pair| pair[0] == pair[1]) {
+        rules.require(false, "data.voc.classes", || {
+            format!("`{}` stands twice", pair[0])
+        });
+    }
+}
+
+fn transform(transform: &TransformConfig, rules: &mut Rules) {
+    let (short, long) = (transform.short_side, transform.long_side);
+    rules.require(short <= long, "data.transform.long_side", || {
+        format!("must be at least `data.transform.short_side` ({short}), got {long}")
+    });
+}
+
+fn model(at: &str, model: &ModelConfig, has_checkpoint: bool, rules: &mut Rules) {
+    let (fg, bg) = (model.fg_iou_threshold, model.bg_iou_threshold);
+    rules.require(bg <= fg, &format!("{at}.bg_iou_threshold"), || {
+        format!("must be at most `{at}.fg_iou_threshold` ({fg}), got {bg}")
+    });
+    let layers = model.trainable_layers;
+    let fixed_at_random = layers < 5 && is_unset(&model.weights) && !has_checkpoint;
+    rules.require(!fixed_at_random, &format!("{at}.trainable_layers"), || {
+        format!(
+            "{layers} leaves layers fixed, which needs `{at}.weights`; 5 trains all from random"
+        )
+    });
+}
+
+fn train(train: &TrainConfig, rules: &mut Rules) {
+    let milestones = &train.milestones;
+    let ascend = milestones.windows(2).all(|pair| pair[0] < pair[1]);
+    rules.require(ascend, "train.milestones", || {
+        format!("must ascend, got {milestones:?}")
+    });
+    let empty = train.schedule == ScheduleKind::MultiStep && milestones.is_empty();
+    rules.require(!empty, "train.milestones", || {
+        "`train.schedule = \"multi_step\"` needs at least one".to_owned()
+    });
+}
+
+fn is_unset(path: &Path) -> bool {
+    path.as_os_str().is_empty()
+}
