@@ -30,7 +30,7 @@ use std::path::PathBuf;
 
 use crate::data::DatasetError;
 use crate::distill::DistillError;
-use crate::eval::EvalError;
+use crate::eval::coco::EvalError;
 use crate::model::ModelError;
 use crate::state::StateError;
 

@@ -20,6 +20,9 @@ pub mod resolve;
 
 pub use error::{PluginCallError, PluginLoadError};
 pub use library::Library;
-pub use manifest::Manifest;
-pub use method::{ArrayMut, CallInfo, Method, Plan, Saved, TapBinding, TensorArg, TensorData};
+pub use manifest::{Manifest, MethodManifest};
+pub use method::{
+    ArrayMut, CallInfo, LossSpec, MapSpec, Method, Plan, Saved, TapBinding, TensorArg, TensorData,
+    TensorSpec,
+};
 pub use resolve::SearchPath;

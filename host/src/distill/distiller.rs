@@ -65,8 +65,8 @@ pub struct Models<'a> {
 /// # Errors
 /// If the plugin has no such method.
 pub fn method_manifest(library: &Library, id: &str) -> Result<MethodManifest, DistillError> {
-    match library.method(id) {
-        Some((_, manifest)) => Ok(manifest.clone()),
+    match library.method_manifest(id) {
+        Some(manifest) => Ok(manifest.clone()),
         None => Err(DistillError::UnknownMethod {
             plugin: library.manifest().plugin.clone(),
             method: id.into(),
@@ -95,7 +95,7 @@ impl Distiller {
             if targets::find(target).is_none() {
                 return Err(DistillError::UnknownTarget {
                     method: manifest.id.clone(),
-                    target: target.clone(),
+                    target: target.to_string(),
                     known: targets::known(),
                 });
             }

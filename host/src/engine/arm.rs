@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use tracing::info;
 
 use crate::config::Config;
-use crate::data::fingerprint::fingerprint;
+use crate::data::fingerprint;
 use crate::state::{StateDict, hex, write_atomically};
 
 use super::EngineError;

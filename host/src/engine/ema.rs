@@ -44,7 +44,13 @@ impl Ema {
         &self.weights
     }
 
-    /// Decay of the next update.
+    /// The decay that was asked for.
+    #[must_use]
+    pub fn decay(&self) -> f64 {
+        self.decay
+    }
+
+    /// The decay of the next update: `min(decay, (1 + n) / (10 + n))`.
     #[must_use]
     pub fn next_decay(&self) -> f64 {
         let n = self.updates as f64;

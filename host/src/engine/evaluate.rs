@@ -5,10 +5,9 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::config::{DataConfig, EvalConfig};
-use crate::data::Dataset;
-use crate::data::loader::{Loader, LoaderOptions};
+use crate::data::{Dataset, Loader, LoaderOptions};
 use crate::eval::coco::{self, CocoMetrics, GroundTruth, Prediction};
-use crate::eval::to_predictions;
+use crate::eval::detector::to_predictions;
 use crate::model::{Detector, ForwardRequest};
 
 use super::EngineError;
@@ -36,7 +35,7 @@ pub fn evaluate(
     let loader = Loader::new(
         Arc::clone(dataset),
         LoaderOptions::evaluation(data, eval.batch_size, detector.size_divisor(), eval.max_images),
-    );
+    )?;
     let request = ForwardRequest { training: false, taps: Vec::new(), stop_at_taps: false };
     let category_ids = dataset.category_ids();
     let mut predictions = Vec::new();
@@ -52,7 +51,7 @@ pub fn evaluate(
         let sizes: Vec<[usize; 2]> = batch.metas.iter().map(|m| m.size).collect();
         let detections = detector.detect(&head, [height, width], &sizes);
         for (found, meta) in detections.iter().zip(&batch.metas) {
-            predictions.extend(to_predictions(found, meta, category_ids));
+            predictions.extend(to_predictions(found, meta, &category_ids));
         }
     }
     let truth = GroundTruth::from_dataset(dataset.as_ref(), eval.max_images);

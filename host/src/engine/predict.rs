@@ -5,10 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::data::Record;
-use crate::data::RgbPixels;
-use crate::data::decode::decode;
-use crate::data::transforms::Transform;
+use crate::data::{Record, RgbPixels, Transform, decode};
 use crate::detection::Detections;
 use crate::model::ForwardRequest;
 

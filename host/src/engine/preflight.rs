@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use crate::data::Batch;
 use crate::distill::taps::TEACHER;
-use crate::model::{Detector, tap_table};
+use crate::model::{Detector, TapShape, tap_table};
 
 use super::EngineError;
 use super::memory::MemoryUsage;
@@ -67,7 +67,15 @@ fn bound_taps(
             continue;
         }
         let teacher = bindings.iter().any(|b| b.role == TEACHER && b.name == row.name);
-        let _ = writeln!(text, "{}", row.describe(teacher));
+        let shape = |tap: &TapShape| {
+            let [height, width] = tap.size;
+            format!("{}×{height}×{width}", tap.channels)
+        };
+        let _ = write!(text, "tap {}: student {}", row.name, row.student.as_ref().map_or("-".into(), shape));
+        if teacher {
+            let _ = write!(text, ", teacher {}", row.teacher.as_ref().map_or("-".into(), shape));
+        }
+        text.push('\n');
     }
     text
 }

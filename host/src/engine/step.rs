@@ -31,7 +31,7 @@ use super::teacher::Teacher;
 use super::weights::ModelWeights;
 
 /// PyTorch's default momentum of running statistics.
-const BATCH_STATS_MOMENTUM: f32 = 0.1;
+const BATCH_STATS_MOMENTUM: f64 = 0.1;
 
 /// Everything that a training step reads and writes.
 pub struct Learner {
@@ -231,6 +231,7 @@ impl Learner {
             total_steps: at.total_steps,
             epoch: at.epoch,
             seed: at.seed,
+            ..CallInfo::default()
         };
         (call, phase.clone())
     }

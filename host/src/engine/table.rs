@@ -1,7 +1,6 @@
 //! The table at the end of a job.
 
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 
 use crate::eval::coco::CocoMetrics;
@@ -31,7 +30,7 @@ fn percent(value: f64) -> String {
 #[must_use]
 pub fn render(rows: &[Row]) -> String {
     let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_header([
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_header([
         "model", "AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "ms/step", "peak MiB",
     ]);
     for row in rows {

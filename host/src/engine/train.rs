@@ -9,8 +9,7 @@ use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::data::loader::{Epoch, Loader, LoaderOptions};
-use crate::data::{Batch, Dataset, Split, open};
+use crate::data::{Batch, Dataset, Epoch, Loader, LoaderOptions, Split, open};
 use crate::distill::Distiller;
 use crate::distill::distiller::Models;
 use crate::distill::schedule::Schedule;
@@ -144,7 +143,8 @@ struct Session<'a> {
 
 impl<'a> Session<'a> {
     fn start(mut run: Run<'a>) -> Result<Self, EngineError> {
-        memory::reset_peak();
+        // Where the kernel refuses, the peak of the whole process stands in.
+        let _ = memory::reset_peak();
         let config = run.config;
         let num_classes = run.datasets.train.classes().len();
         let detector: Arc<dyn Detector> = Arc::from(model::build(&config.student, num_classes)?);
@@ -245,7 +245,8 @@ impl<'a> Session<'a> {
 
     fn preflight(&mut self) -> Result<(), EngineError> {
         let Some(batch) = self.loader.epoch(0, 0).next() else { return Ok(()) };
-        let report = preflight::run(&mut self.learner, batch?, self.position())?;
+        let at = self.position();
+        let report = preflight::run(&mut self.learner, batch?, at)?;
         let label = self.run.label;
         for line in report.taps.lines() {
             info!("{label}: {line}");
@@ -500,7 +501,7 @@ fn learner(
     let mut state = model::initial_state(detector.as_ref(), config.seed);
     if !config.student.weights.as_os_str().is_empty() {
         let file = StateDict::load(&config.student.weights)?;
-        let report = model::load_weights(detector.as_ref(), &mut state, &file);
+        let report = model::weights::load_into(&mut state, detector.as_ref(), &file)?;
         info!("{}: weights from `{}`: {report}", run.label, config.student.weights.display());
     }
     let weights = ModelWeights::from_state(detector.as_ref(), &state)?;

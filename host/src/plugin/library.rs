@@ -119,6 +119,12 @@ impl Library {
         }
     }
 
+    /// What the manifest says of a method; empty `id`: of the only one.
+    #[must_use]
+    pub fn method_manifest(&self, id: &str) -> Option<&MethodManifest> {
+        self.method(id).map(|(_, manifest)| manifest)
+    }
+
     /// The table and the manifest of a method; the only method if `id` is empty.
     pub(super) fn method(&self, id: &str) -> Option<(&'static KdMethod, &MethodManifest)> {
         let index = if id.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use kd_abi::note::KD_MANIFEST_MAX_BYTES;
@@ -15,7 +15,7 @@ pub const SCHEMA: u32 = 1;
 const MAX_DEPTH: usize = 32;
 
 /// What a plugin says of itself. Fields that this host does not know are skipped.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Manifest {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -41,7 +41,7 @@ pub struct Manifest {
 }
 
 /// How the plugin's table is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Door {
     /// The abi_stable root module, with a layout check.
     #[serde(rename = "abi_stable")]
@@ -72,7 +72,7 @@ impl Door {
 }
 
 /// ABI version in the manifest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct ManifestAbi {
     /// Must be the host's.
     pub major: u32,
@@ -81,7 +81,7 @@ pub struct ManifestAbi {
 }
 
 /// One method.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct MethodManifest {
     /// Unique in the plugin.
     pub id: String,
@@ -112,7 +112,7 @@ pub struct MethodManifest {
 }
 
 /// Taps asked for by pattern.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct TapPattern {
     /// `student`, `teacher`, or a further teacher's name.
     pub role: String,
@@ -138,7 +138,7 @@ pub enum ManifestFault {
 }
 
 /// The fields that must be understood before the rest may be judged.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 struct Head {
     schema: u32,
     abi: ManifestAbi,
