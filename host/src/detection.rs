@@ -1,5 +1,20 @@
 //! Anchors, box coding, assignment, losses, post-processing. No I/O.
 
+pub mod anchors;
+pub mod assigner;
+pub mod box_coder;
+mod host_values;
+mod known_gradient;
+mod levels;
+pub mod losses;
+pub mod nms;
+pub mod postprocess;
+
+pub use anchors::AnchorGenerator;
+pub use assigner::assign;
+pub use losses::{LossConfig, retinanet_losses};
+pub use postprocess::{PostprocessConfig, detect};
+
 use burn::tensor::Tensor;
 
 /// Raw outputs of the head, one tensor a level, finest first.

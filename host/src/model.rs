@@ -3,6 +3,28 @@
 //! A [`Detector`] is immutable. Weights are a slice of flat tensors in the order of
 //! [`Detector::specs`]: student leaves on the autodiff device, teacher tensors on the plain one.
 //! The engine owns them, so optimizer, checkpoint, EMA and hash work on named flat arrays.
+//!
+//! A new detector implements [`Detector`] and submits a [`DetectorEntry`]; it reaches kernels through
+//! [`ops`] alone.
+
+mod fpn;
+mod head;
+mod init;
+mod layers;
+pub mod ops;
+mod pass;
+mod resnet;
+mod retinanet;
+mod tap_table;
+mod validate;
+pub mod weights;
+
+#[cfg(test)]
+mod tests;
+
+pub use init::initial_state;
+pub use tap_table::{TapRow, TapShape, map_size, tap_table};
+pub use weights::{LoadReport, Mismatch};
 
 use std::collections::BTreeMap;
 
@@ -11,7 +33,6 @@ use burn::tensor::Tensor;
 use crate::config::ModelConfig;
 use crate::data::ImageTargets;
 use crate::detection::{Assignment, Detections, HeadOutput};
-use crate::state::StateDict;
 
 /// Which part of a detector a parameter belongs to; phases freeze and scale by part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,8 +106,10 @@ pub struct ParamSpec {
 /// A tensor of the forward pass that methods may read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TapSpec {
-    /// `image`, `stem`, `backbone.c3`, `neck.p3`, `head.cls_feat.p3`, `head.box_feat.p3`,
-    /// `head.cls_logits.p3`, `head.box_deltas.p3`.
+    /// `image` (the input, normalised), `stem` (after its ReLU, before the max-pool),
+    /// `backbone.c2..c5`, `neck.p3..p7`, and on each level of the neck `head.cls_feat.p3`,
+    /// `head.box_feat.p3` (last activation of a tower), `head.cls_logits.p3`,
+    /// `head.box_deltas.p3` (raw outputs).
     pub name: String,
     /// Channels.
     pub channels: usize,
@@ -101,7 +124,8 @@ pub struct ForwardRequest {
     pub training: bool,
     /// Taps to keep, by name; others are dropped as soon as the network is done with them.
     pub taps: Vec<String>,
-    /// Stop as soon as all of `taps` are there. The head's outputs are then absent.
+    /// Compute nothing beyond `taps`. The neck's and the head's outputs are then absent, unless
+    /// they are taps.
     pub stop_at_taps: bool,
 }
 
@@ -123,7 +147,7 @@ pub struct BatchStats {
 pub struct Forward {
     /// The requested taps.
     pub taps: BTreeMap<String, Tensor<4>>,
-    /// Neck outputs, finest first.
+    /// Neck outputs, finest first. Empty if the pass stopped at its taps.
     pub pyramid: Vec<Tensor<4>>,
     /// Absent if the pass stopped at its taps.
     pub head: Option<HeadOutput>,
@@ -141,7 +165,12 @@ pub trait Detector: Send + Sync {
     fn size_divisor(&self) -> usize;
     /// Number of classes, background excluded.
     fn num_classes(&self) -> usize;
-    /// Runs on `images` `[N, 3, H, W]`, normalised. Gradients flow to the weights that are leaves.
+    /// Runs on `images` `[N, 3, H, W]`, normalised. Gradients flow to the weights that are leaves;
+    /// weights on the plain device are constants.
+    ///
+    /// # Panics
+    /// If `request` names a tap that [`Detector::taps`] lacks, or if a map is so small that a
+    /// channel's batch variance is undefined while training with `norm = "batch"`.
     fn forward(
         &self,
         weights: &[Tensor<1>],
@@ -195,6 +224,9 @@ pub enum ModelError {
         /// What is wrong and what is accepted.
         reason: String,
     },
+    /// Nothing to detect.
+    #[error("the data set has no classes, so there is nothing to detect")]
+    NoClasses,
     /// A weight file does not fit the architecture.
     #[error("weights do not fit the model: {report}")]
     Weights {
@@ -222,11 +254,4 @@ pub fn build(config: &ModelConfig, num_classes: usize) -> Result<Box<dyn Detecto
         name: config.detector.clone(),
         known: known.join(", "),
     })
-}
-
-/// Initial weights: a function of the architecture and `seed` alone, each parameter drawn from its
-/// own stream.
-#[must_use]
-pub fn initial_state(_detector: &dyn Detector, _seed: u64) -> StateDict {
-    unimplemented!("written by the model module")
 }

@@ -1,0 +1,41 @@
+//! Reading a tensor's values on the CPU.
+
+use burn::backend::Flex;
+use burn::backend::tensor::FloatTensor;
+use burn::tensor::{Tensor, TensorData};
+
+/// A tensor's values in memory of the CPU, row-major.
+pub(super) enum HostValues {
+    /// The tensor's own memory, shared.
+    Shared(FloatTensor<Flex>),
+    /// A copy read back from another device.
+    Copied(TensorData),
+}
+
+impl HostValues {
+    /// The values of `tensor`; on the CPU backend only a strided tensor is copied.
+    pub(super) fn of<const D: usize>(tensor: &Tensor<D>) -> Self {
+        match tensor.clone().inner().try_into_primitive::<Flex>() {
+            Ok(primitive) => Self::Shared(primitive.to_contiguous()),
+            Err(_) => Self::Copied(tensor.clone().inner().into_data()),
+        }
+    }
+
+    /// Row-major values.
+    ///
+    /// # Panics
+    /// If the tensor is not f32.
+    pub(super) fn as_slice(&self) -> &[f32] {
+        match self {
+            Self::Shared(primitive) => primitive
+                .as_slice::<f32>()
+                .expect("outputs of a head are f32, and the tensor was made contiguous"),
+            Self::Copied(data) => data.as_slice::<f32>().expect("outputs of a head are f32"),
+        }
+    }
+}
+
+/// Whether the tensor lives on the CPU backend, so that reading it costs nothing.
+pub(super) fn is_on_host<const D: usize>(tensor: &Tensor<D>) -> bool {
+    tensor.clone().inner().try_into_primitive::<Flex>().is_ok()
+}

@@ -1,0 +1,138 @@
+//! Losses on the boxes of foreground anchors: L1 on deltas, or generalised IoU.
+
+use burn::tensor::{Int, Tensor, TensorData};
+
+use super::LossConfig;
+use crate::boxes::BoxXyxy;
+use crate::config::BoxLoss;
+use crate::detection::box_coder;
+use crate::detection::levels::Level;
+use crate::detection::{Assignment, HeadOutput};
+
+/// Keeps a division finite for boxes that shrank to nothing, as torchvision's.
+const GIOU_EPSILON: f32 = 1e-7;
+
+/// The foreground anchors of a batch, level by level.
+#[derive(Default)]
+struct Foreground {
+    /// Predicted deltas `[F_l, 4]` of the levels that have any.
+    deltas: Vec<Tensor<2>>,
+    anchors: Vec<BoxXyxy>,
+    objects: Vec<BoxXyxy>,
+    /// Weight of each anchor's image.
+    weights: Vec<f32>,
+}
+
+/// Loss on boxes; see [`super::retinanet_losses`].
+pub(super) fn box_loss(
+    head: &HeadOutput,
+    assignment: &Assignment,
+    levels: &[Level],
+    weights: &[f32],
+    config: &LossConfig,
+) -> Tensor<1> {
+    let foreground = gather(head, assignment, levels, weights);
+    if foreground.deltas.is_empty() {
+        return connected_zero(&head.box_deltas[0]);
+    }
+    let deltas = Tensor::cat(foreground.deltas, 0); // [F, 4]
+    let device = deltas.device().inner();
+    let rows = |boxes: &[[f32; 4]]| {
+        Tensor::<2>::from_data(
+            TensorData::new(boxes.as_flattened().to_vec(), [boxes.len(), 4]),
+            &device,
+        )
+    };
+    let loss = match config.box_loss {
+        BoxLoss::L1 => {
+            let targets: Vec<[f32; 4]> = foreground
+                .objects
+                .iter()
+                .zip(&foreground.anchors)
+                .map(|(&object, &anchor)| box_coder::encode(object, anchor))
+                .collect();
+            (deltas - rows(&targets)).abs().sum_dim(1) // [F, 1]
+        }
+        BoxLoss::Giou => {
+            let predicted = box_coder::decode_tensor(deltas, rows(&foreground.anchors));
+            giou_loss(predicted, rows(&foreground.objects)) // [F, 1]
+        }
+    };
+    let weights: Vec<f32> = foreground
+        .weights
+        .iter()
+        .map(|weight| weight * config.box_loss_weight)
+        .collect();
+    let shape = [weights.len(), 1];
+    (loss * Tensor::<2>::from_data(TensorData::new(weights, shape), &device)).sum()
+}
+
+/// `1 − GIoU` of each pair of rows, `[F, 1]`; gradient to `predicted`.
+fn giou_loss(predicted: Tensor<2>, target: Tensor<2>) -> Tensor<2> {
+    let near = |boxes: &Tensor<2>| boxes.clone().narrow(1, 0, 2); // [F, 2]
+    let far = |boxes: &Tensor<2>| boxes.clone().narrow(1, 2, 2);
+    let area = |size: Tensor<2>| size.clone().narrow(1, 0, 1) * size.narrow(1, 1, 1); // [F, 1]
+    let overlap = area(
+        (far(&predicted).min_pair(far(&target)) - near(&predicted).max_pair(near(&target)))
+            .clamp_min(0.0),
+    );
+    let union = area(far(&predicted) - near(&predicted)) + area(far(&target) - near(&target))
+        - overlap.clone();
+    let hull =
+        area(far(&predicted).max_pair(far(&target)) - near(&predicted).min_pair(near(&target)));
+    let iou = overlap / (union.clone() + GIOU_EPSILON);
+    let waste = (hull.clone() - union) / (hull + GIOU_EPSILON);
+    waste - iou + 1.0
+}
+
+fn gather(
+    head: &HeadOutput,
+    assignment: &Assignment,
+    levels: &[Level],
+    weights: &[f32],
+) -> Foreground {
+    let mut foreground = Foreground::default();
+    for (deltas, level) in head.box_deltas.iter().zip(levels) {
+        let mut indices: Vec<i32> = Vec::new();
+        for (image, matched) in assignment.matched.iter().enumerate() {
+            let of_level = &matched[level.first_anchor..level.first_anchor + level.num_anchors()];
+            for (anchor, &object) in of_level.iter().enumerate() {
+                let Ok(object) = usize::try_from(object) else {
+                    continue;
+                };
+                let (cell, a) = (anchor / level.per_cell, anchor % level.per_cell);
+                let first_channel = (image * level.per_cell + a) * 4;
+                indices.extend(
+                    (first_channel..first_channel + 4)
+                        .map(|channel| (channel * level.cells + cell) as i32),
+                );
+                foreground
+                    .anchors
+                    .push(assignment.anchors_xyxy[level.first_anchor + anchor]);
+                foreground
+                    .objects
+                    .push(assignment.boxes_xyxy[image][object]);
+                foreground.weights.push(weights[image]);
+            }
+        }
+        if indices.is_empty() {
+            continue;
+        }
+        let device = deltas.device().inner();
+        let rows = indices.len() / 4;
+        let indices = Tensor::<1, Int>::from_data(TensorData::from(indices.as_slice()), &device);
+        let flat: Tensor<1> = deltas.clone().flatten(0, 3);
+        foreground
+            .deltas
+            .push(flat.select(0, indices).reshape([rows, 4]));
+    }
+    foreground
+}
+
+/// Exactly 0, also for infinite outputs, and on the tape: every parameter of the box tower then has
+/// a gradient (of zeros) whatever the batch.
+fn connected_zero(deltas: &Tensor<4>) -> Tensor<1> {
+    let one: Tensor<1> = deltas.clone().slice([0..1, 0..1, 0..1, 0..1]).flatten(0, 3);
+    let everywhere = Tensor::<1, Int>::zeros([1], &deltas.device().inner()).equal_elem(0);
+    one.mask_fill(everywhere, 0.0)
+}

@@ -1,0 +1,146 @@
+//! From raw outputs to final detections, as torchvision's RetinaNet.
+
+use rayon::prelude::*;
+
+use super::host_values::HostValues;
+use super::levels::{Level, levels};
+use super::{Detections, HeadOutput, box_coder, nms};
+use crate::boxes::{self, BoxXyxy};
+
+/// Thresholds and limits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PostprocessConfig {
+    /// Classes, background excluded.
+    pub num_classes: usize,
+    /// Scores not above it are dropped.
+    pub score_threshold: f32,
+    /// A box whose IoU with a better one of its class is above it is dropped.
+    pub nms_threshold: f32,
+    /// Candidates kept per level before suppression.
+    pub topk_candidates: usize,
+    /// Detections kept per image.
+    pub detections_per_image: usize,
+}
+
+/// A score above the threshold.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    score: f32,
+    cell: usize,
+    /// Which anchor of the cell.
+    a: usize,
+    class: usize,
+}
+
+/// Final detections of each image: per level the best `topk_candidates` scores above the threshold,
+/// decoded and clipped, then suppression within each class, then the best `detections_per_image`.
+///
+/// Order: by descending score; equal scores by level (finest first), cell (row-major), anchor of the
+/// cell, class. The same rule decides which of equal scores the limits keep. (torchvision leaves
+/// that open; elsewhere the order is its own.)
+///
+/// # Units
+/// Boxes in pixels of the network input, clipped to `sizes` (`[height, width]` without padding);
+/// scores are probabilities.
+///
+/// # Panics
+/// If head, anchors, sizes and `num_classes` do not belong together.
+#[must_use]
+pub fn detect(
+    head: &HeadOutput,
+    anchors: &[BoxXyxy],
+    sizes: &[[usize; 2]],
+    config: &PostprocessConfig,
+) -> Vec<Detections> {
+    let levels = levels(head, config.num_classes, sizes.len(), anchors.len());
+    let logits: Vec<HostValues> = head.cls_logits.iter().map(HostValues::of).collect();
+    let deltas: Vec<HostValues> = head.box_deltas.iter().map(HostValues::of).collect();
+    let maps: Vec<(&Level, &[f32], &[f32])> = levels
+        .iter()
+        .zip(&logits)
+        .zip(&deltas)
+        .map(|((level, logits), deltas)| (level, logits.as_slice(), deltas.as_slice()))
+        .collect();
+    sizes
+        .par_iter()
+        .enumerate()
+        .map(|(image, &size)| detect_image(image, size, &maps, anchors, config))
+        .collect()
+}
+
+fn detect_image(
+    image: usize,
+    size: [usize; 2],
+    maps: &[(&Level, &[f32], &[f32])],
+    anchors: &[BoxXyxy],
+    config: &PostprocessConfig,
+) -> Detections {
+    let mut all = Detections::default();
+    for &(level, logits, deltas) in maps {
+        let per_image = level.num_anchors() * config.num_classes;
+        let logits = &logits[image * per_image..(image + 1) * per_image];
+        let per_image = level.num_anchors() * 4;
+        let deltas = &deltas[image * per_image..(image + 1) * per_image];
+        for candidate in best_candidates(logits, level, config) {
+            let Candidate { cell, a, .. } = candidate;
+            let coded =
+                [0, 1, 2, 3].map(|coordinate| deltas[(a * 4 + coordinate) * level.cells + cell]);
+            let decoded = box_coder::decode(coded, anchors[level.anchor(cell, a)]);
+            all.boxes_xyxy.push(boxes::clip(decoded, size));
+            all.scores.push(candidate.score);
+            all.labels.push(candidate.class);
+        }
+    }
+    let kept = nms::batched_nms(
+        &all.boxes_xyxy,
+        &all.scores,
+        &all.labels,
+        config.nms_threshold,
+        config.detections_per_image,
+    );
+    Detections {
+        boxes_xyxy: kept.iter().map(|&i| all.boxes_xyxy[i]).collect(),
+        scores: kept.iter().map(|&i| all.scores[i]).collect(),
+        labels: kept.iter().map(|&i| all.labels[i]).collect(),
+    }
+}
+
+/// The best scores of one level of one image, in order. `logits` is `[A, K, H*W]`.
+fn best_candidates(logits: &[f32], level: &Level, config: &PostprocessConfig) -> Vec<Candidate> {
+    // Nearly all logits are far below the threshold: comparing saves their exponentials. One unit
+    // of slack leaves the decision to the score itself, whatever the rounding.
+    let bound = config.score_threshold.max(0.0);
+    let bound = (bound / (1.0 - bound)).ln() - 1.0;
+    let mut candidates = Vec::new();
+    for (plane, logits) in logits.chunks(level.cells).enumerate() {
+        let (a, class) = (plane / config.num_classes, plane % config.num_classes);
+        for (cell, &logit) in logits.iter().enumerate() {
+            if logit <= bound {
+                continue;
+            }
+            let score = 1.0 / (1.0 + (-logit).exp());
+            if score > config.score_threshold {
+                candidates.push(Candidate {
+                    score,
+                    cell,
+                    a,
+                    class,
+                });
+            }
+        }
+    }
+    let order = |x: &Candidate, y: &Candidate| {
+        y.score
+            .total_cmp(&x.score)
+            .then_with(|| (x.cell, x.a, x.class).cmp(&(y.cell, y.a, y.class)))
+    };
+    if candidates.len() > config.topk_candidates {
+        candidates.select_nth_unstable_by(config.topk_candidates, order);
+        candidates.truncate(config.topk_candidates);
+    }
+    candidates.sort_unstable_by(order);
+    candidates
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! Feature pyramid (arXiv 1612.03144) on `c3..c5` with RetinaNet's extra levels, as torchvision's
+//! `FeaturePyramidNetwork` with `LastLevelP6P7`.
+
+use burn::tensor::Tensor;
+
+use super::layers::{Builder, Conv, ConvShape};
+use super::ops;
+use super::pass::Pass;
+use super::{Init, Part, TapSpec};
+
+/// Levels of the pyramid; level `l` has stride `2^l`.
+pub(super) const LEVELS: [usize; 5] = [3, 4, 5, 6, 7];
+
+/// Five maps of one width.
+#[derive(Clone, Debug)]
+pub(super) struct Fpn {
+    /// 1×1 on `c3, c4, c5`.
+    inner: [Conv; 3],
+    /// 3×3 to `p3, p4, p5`.
+    layer: [Conv; 3],
+    /// From `p5`: torchvision takes `c5` only where its width differs from the pyramid's, which
+    /// its RetinaNet (v1) never asks for.
+    p6: Conv,
+    p7: Conv,
+}
+
+impl Fpn {
+    /// `inputs` are the channels of `c3, c4, c5`.
+    pub(super) fn new(builder: &mut Builder, inputs: [usize; 3], channels: usize) -> Self {
+        let mut conv = |name: String, inputs, kernel, stride| {
+            let shape = ConvShape {
+                inputs,
+                outputs: channels,
+                kernel,
+                stride,
+            };
+            let name = format!("backbone.fpn.{name}");
+            builder.conv(&name, shape, Part::Neck, Init::KaimingUniformFanIn, 0.0)
+        };
+        Fpn {
+            inner: [0, 1, 2].map(|i| conv(format!("inner_blocks.{i}.0"), inputs[i], 1, 1)),
+            layer: [0, 1, 2].map(|i| conv(format!("layer_blocks.{i}.0"), channels, 3, 1)),
+            p6: conv("extra_blocks.p6".into(), channels, 3, 2),
+            p7: conv("extra_blocks.p7".into(), channels, 3, 2),
+        }
+    }
+
+    /// `neck.p3..p7`.
+    pub(super) fn taps(channels: usize) -> Vec<TapSpec> {
+        LEVELS
+            .map(|level| TapSpec {
+                name: tap_name(level),
+                channels,
+                stride: 1 << level,
+            })
+            .into()
+    }
+
+    /// `c3, c4, c5` to `p3..p7`; a level that the pass does not need is `None`.
+    pub(super) fn forward(
+        &self,
+        pass: &mut Pass<'_>,
+        stages: &[Tensor<4>; 3],
+    ) -> [Option<Tensor<4>>; 5] {
+        let needs = LEVELS.map(|level| pass.needs_level(level));
+        // What feeds another level is needed for its sake.
+        let needs_p6 = needs[3] || needs[4];
+        let outputs = [needs[0], needs[1], needs[2] || needs_p6];
+
+        let mut pyramid = [const { None }; 5];
+        let mut coarser: Option<Tensor<4>> = None;
+        // Top down; below the finest wanted level nothing is left to do.
+        let finest = outputs.iter().position(|&needed| needed).unwrap_or(3);
+        for i in (finest..3).rev() {
+            let lateral = self.inner[i].forward(pass, stages[i].clone());
+            let [_, _, height, width] = lateral.dims();
+            let merged = match coarser {
+                Some(coarser) => lateral + ops::upsample_nearest(coarser, [height, width]),
+                None => lateral,
+            };
+            if outputs[i] {
+                pyramid[i] = Some(self.layer[i].forward(pass, merged.clone()));
+            }
+            coarser = Some(merged);
+        }
+        if let (true, Some(p5)) = (needs_p6, &pyramid[2]) {
+            let p6 = self.p6.forward(pass, p5.clone());
+            if needs[4] {
+                pyramid[4] = Some(self.p7.forward(pass, ops::relu(p6.clone())));
+            }
+            pyramid[3] = Some(p6);
+        }
+        for (level, map) in LEVELS.into_iter().zip(&pyramid) {
+            if let Some(map) = map {
+                pass.offer(&tap_name(level), map);
+            }
+        }
+        pyramid
+    }
+}
+
+fn tap_name(level: usize) -> String {
+    format!("neck.p{level}")
+}

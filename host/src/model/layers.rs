@@ -1,0 +1,175 @@
+//! Layers: indices into the weight slice, and how to run with them.
+
+use burn::tensor::Tensor;
+
+use super::ops;
+use super::pass::Pass;
+use super::{BatchStats, Init, ParamKind, ParamSpec, Part};
+use crate::config::NormKind;
+
+/// A 2-D convolution.
+#[derive(Clone, Debug)]
+pub(super) struct Conv {
+    weight: usize,
+    bias: Option<usize>,
+    /// `[out, in, kernel, kernel]`.
+    shape: [usize; 4],
+    stride: usize,
+    padding: usize,
+}
+
+impl Conv {
+    /// `[N, in, H, W]` to `[N, out, ceil(H / stride), ceil(W / stride)]`.
+    pub(super) fn forward(&self, pass: &Pass<'_>, x: Tensor<4>) -> Tensor<4> {
+        let bias = self.bias.map(|index| pass.weight(index));
+        ops::conv2d(x, self.kernel(pass), bias, self.stride, self.padding)
+    }
+
+    fn kernel(&self, pass: &Pass<'_>) -> Tensor<4> {
+        pass.weight(self.weight).reshape(self.shape)
+    }
+}
+
+/// Batch normalisation's parameters and buffers.
+#[derive(Clone, Debug)]
+struct Norm {
+    gamma: usize,
+    beta: usize,
+    mean: usize,
+    var: usize,
+    kind: NormKind,
+}
+
+/// A convolution without bias and the normalisation of its output.
+#[derive(Clone, Debug)]
+pub(super) struct ConvNorm {
+    conv: Conv,
+    norm: Norm,
+}
+
+impl ConvNorm {
+    /// As [`Conv::forward`]. Records the batch's statistics where they normalise.
+    pub(super) fn forward(&self, pass: &mut Pass<'_>, x: Tensor<4>) -> Tensor<4> {
+        let (gamma, beta) = (pass.weight(self.norm.gamma), pass.weight(self.norm.beta));
+        if pass.training() && self.norm.kind == NormKind::Batch {
+            let normalized = ops::batch_norm_train(self.conv.forward(pass, x), gamma, beta);
+            pass.record(BatchStats {
+                mean_index: self.norm.mean,
+                var_index: self.norm.var,
+                mean: normalized.mean,
+                var: normalized.var,
+            });
+            return normalized.output;
+        }
+        let (mean, var) = (pass.weight(self.norm.mean), pass.weight(self.norm.var));
+        let (scale, shift) = ops::fold_norm(gamma, beta, mean, var);
+        let [out, ..] = self.conv.shape;
+        let kernel = self.conv.kernel(pass) * scale.reshape([out, 1, 1, 1]);
+        ops::conv2d(x, kernel, Some(shift), self.conv.stride, self.conv.padding)
+    }
+}
+
+/// What a convolution looks like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ConvShape {
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
+    pub(super) kernel: usize,
+    pub(super) stride: usize,
+}
+
+/// Collects the parameters of an architecture in forward order and hands out their indices.
+#[derive(Debug, Default)]
+pub(super) struct Builder {
+    specs: Vec<ParamSpec>,
+}
+
+impl Builder {
+    /// A convolution with bias under torchvision's `name`, padded by half its kernel.
+    pub(super) fn conv(
+        &mut self,
+        name: &str,
+        shape: ConvShape,
+        part: Part,
+        init: Init,
+        bias: f32,
+    ) -> Conv {
+        let mut conv = self.conv_weight(name, shape, part, init, true);
+        conv.bias = Some(self.push(ParamSpec {
+            name: format!("{name}.bias"),
+            shape: vec![shape.outputs],
+            kind: ParamKind::Bias,
+            part,
+            init: Init::Constant(bias),
+            trainable: true,
+        }));
+        conv
+    }
+
+    /// A backbone convolution `conv` without bias, and the normalisation `norm` of its output.
+    pub(super) fn conv_norm(
+        &mut self,
+        [conv, norm]: [&str; 2],
+        shape: ConvShape,
+        kind: NormKind,
+        trainable: bool,
+    ) -> ConvNorm {
+        let init = Init::KaimingNormalFanOut;
+        let conv = self.conv_weight(conv, shape, Part::Backbone, init, trainable);
+        let affine = trainable && kind == NormKind::Batch;
+        let mut entry = |suffix, kind, start, trainable| {
+            self.push(ParamSpec {
+                name: format!("{norm}.{suffix}"),
+                shape: vec![shape.outputs],
+                kind,
+                part: Part::Backbone,
+                init: Init::Constant(start),
+                trainable,
+            })
+        };
+        let norm = Norm {
+            gamma: entry("weight", ParamKind::NormWeight, 1.0, affine),
+            beta: entry("bias", ParamKind::NormBias, 0.0, affine),
+            mean: entry("running_mean", ParamKind::RunningMean, 0.0, false),
+            var: entry("running_var", ParamKind::RunningVar, 1.0, false),
+            kind,
+        };
+        ConvNorm { conv, norm }
+    }
+
+    /// All parameters, in the order of their indices.
+    pub(super) fn finish(self) -> Vec<ParamSpec> {
+        self.specs
+    }
+
+    fn conv_weight(
+        &mut self,
+        name: &str,
+        shape: ConvShape,
+        part: Part,
+        init: Init,
+        trainable: bool,
+    ) -> Conv {
+        let extents = [shape.outputs, shape.inputs, shape.kernel, shape.kernel];
+        let weight = self.push(ParamSpec {
+            name: format!("{name}.weight"),
+            shape: extents.to_vec(),
+            kind: ParamKind::Weight,
+            part,
+            init,
+            trainable,
+        });
+        Conv {
+            weight,
+            bias: None,
+            shape: extents,
+            stride: shape.stride,
+            padding: shape.kernel / 2,
+        }
+    }
+
+    fn push(&mut self, spec: ParamSpec) -> usize {
+        self.specs.push(spec);
+        self.specs.len() - 1
+    }
+}

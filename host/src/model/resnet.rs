@@ -1,0 +1,218 @@
+//! ResNet backbones (arXiv 1512.03385) as torchvision builds them: v1.5, stride on the 3×3.
+
+use burn::tensor::Tensor;
+
+use super::layers::{Builder, ConvNorm, ConvShape};
+use super::ops;
+use super::pass::Pass;
+use super::{ModelError, TapSpec};
+use crate::config::{ModelConfig, NormKind};
+
+/// Where torchvision's detectors keep the backbone.
+const PREFIX: &str = "backbone.body";
+
+/// Residual block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BlockKind {
+    /// Two 3×3 convolutions.
+    Basic,
+    /// 1×1, 3×3, 1×1 with four times the channels at the end.
+    Bottleneck,
+}
+
+impl BlockKind {
+    fn expansion(self) -> usize {
+        match self {
+            BlockKind::Basic => 1,
+            BlockKind::Bottleneck => 4,
+        }
+    }
+}
+
+/// A member of the family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Variant {
+    pub(super) block: BlockKind,
+    /// Blocks of each stage.
+    pub(super) blocks: [usize; 4],
+    /// Channels of the stem and planes of the first stage; each next stage doubles them.
+    pub(super) width: usize,
+}
+
+impl Variant {
+    /// The variant that `config.backbone` names.
+    pub(super) fn from_config(config: &ModelConfig) -> Result<Self, ModelError> {
+        let (block, blocks) = match config.backbone.as_str() {
+            "resnet18" => (BlockKind::Basic, [2, 2, 2, 2]),
+            "resnet34" => (BlockKind::Basic, [3, 4, 6, 3]),
+            "resnet50" => (BlockKind::Bottleneck, [3, 4, 6, 3]),
+            "resnet101" => (BlockKind::Bottleneck, [3, 4, 23, 3]),
+            "tiny" => {
+                return Ok(Variant {
+                    block: BlockKind::Basic,
+                    blocks: config.tiny_blocks,
+                    width: config.tiny_width,
+                });
+            }
+            other => {
+                return Err(ModelError::Config {
+                    key: "backbone",
+                    reason: format!(
+                        "unknown backbone `{other}`; known: resnet18, resnet34, resnet50, \
+                         resnet101, tiny"
+                    ),
+                });
+            }
+        };
+        Ok(Variant {
+            block,
+            blocks,
+            width: 64,
+        })
+    }
+
+    /// Channels of `c2..c5`.
+    pub(super) fn channels(&self) -> [usize; 4] {
+        [1, 2, 4, 8].map(|factor| self.width * factor * self.block.expansion())
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Block {
+    /// Run in order with a ReLU after each but the last.
+    convs: Vec<ConvNorm>,
+    /// Brings the input to the output's shape where they differ.
+    downsample: Option<ConvNorm>,
+}
+
+impl Block {
+    fn forward(&self, pass: &mut Pass<'_>, x: Tensor<4>) -> Tensor<4> {
+        let mut out = x.clone();
+        for (position, conv) in self.convs.iter().enumerate() {
+            if position > 0 {
+                out = ops::relu(out);
+            }
+            out = conv.forward(pass, out);
+        }
+        let identity = match &self.downsample {
+            Some(downsample) => downsample.forward(pass, x),
+            None => x,
+        };
+        ops::relu(out + identity)
+    }
+}
+
+/// Stem and four stages, without pooling and classifier.
+#[derive(Clone, Debug)]
+pub(super) struct ResNet {
+    stem: ConvNorm,
+    stages: [Vec<Block>; 4],
+}
+
+impl ResNet {
+    /// `trainable_layers` counts from the last stage; the stem is the fifth.
+    pub(super) fn new(
+        builder: &mut Builder,
+        variant: &Variant,
+        norm: NormKind,
+        trainable_layers: usize,
+    ) -> Self {
+        let stem = builder.conv_norm(
+            [&format!("{PREFIX}.conv1"), &format!("{PREFIX}.bn1")],
+            ConvShape {
+                inputs: 3,
+                outputs: variant.width,
+                kernel: 7,
+                stride: 2,
+            },
+            norm,
+            trainable_layers >= 5,
+        );
+        let mut inputs = variant.width;
+        let stages = std::array::from_fn(|stage| {
+            let planes = variant.width << stage;
+            let trainable = trainable_layers >= 4 - stage;
+            (0..variant.blocks[stage])
+                .map(|block| {
+                    let stride = if stage > 0 && block == 0 { 2 } else { 1 };
+                    let name = format!("{PREFIX}.layer{}.{block}", stage + 1);
+                    let mut add = |names: [&str; 2], inputs, outputs, kernel, stride| {
+                        let shape = ConvShape {
+                            inputs,
+                            outputs,
+                            kernel,
+                            stride,
+                        };
+                        let names = names.map(|part| format!("{name}.{part}"));
+                        builder.conv_norm([&names[0], &names[1]], shape, norm, trainable)
+                    };
+                    let outputs = planes * variant.block.expansion();
+                    let convs = match variant.block {
+                        BlockKind::Basic => vec![
+                            add(["conv1", "bn1"], inputs, planes, 3, stride),
+                            add(["conv2", "bn2"], planes, outputs, 3, 1),
+                        ],
+                        BlockKind::Bottleneck => vec![
+                            add(["conv1", "bn1"], inputs, planes, 1, 1),
+                            add(["conv2", "bn2"], planes, planes, 3, stride),
+                            add(["conv3", "bn3"], planes, outputs, 1, 1),
+                        ],
+                    };
+                    let downsample = (stride != 1 || inputs != outputs).then(|| {
+                        let names = ["downsample.0", "downsample.1"];
+                        add(names, inputs, outputs, 1, stride)
+                    });
+                    inputs = outputs;
+                    Block { convs, downsample }
+                })
+                .collect()
+        });
+        ResNet { stem, stages }
+    }
+
+    /// `image` (the network's input), `stem` (after the ReLU, before the max-pool) and
+    /// `backbone.c2..c5`.
+    pub(super) fn taps(variant: &Variant) -> Vec<TapSpec> {
+        let tap = |name: &str, channels, stride| TapSpec {
+            name: name.to_owned(),
+            channels,
+            stride,
+        };
+        let mut taps = vec![tap("image", 3, 1), tap("stem", variant.width, 2)];
+        for (stage, channels) in variant.channels().into_iter().enumerate() {
+            taps.push(tap(
+                &format!("backbone.c{}", stage + 2),
+                channels,
+                4 << stage,
+            ));
+        }
+        taps
+    }
+
+    /// `[N, 3, H, W]` to `c3, c4, c5` of strides 8, 16, 32; `None` if the pass stopped before.
+    pub(super) fn forward(&self, pass: &mut Pass<'_>, images: Tensor<4>) -> Option<[Tensor<4>; 3]> {
+        pass.offer("image", &images);
+        if pass.done() {
+            return None;
+        }
+        let stem = ops::relu(self.stem.forward(pass, images));
+        pass.offer("stem", &stem);
+        if pass.done() {
+            return None;
+        }
+        let mut x = ops::max_pool_3x3_s2(stem);
+        let mut outputs = Vec::with_capacity(self.stages.len());
+        for (stage, blocks) in self.stages.iter().enumerate() {
+            for block in blocks {
+                x = block.forward(pass, x);
+            }
+            pass.offer(&format!("backbone.c{}", stage + 2), &x);
+            if pass.done() {
+                return None;
+            }
+            outputs.push(x.clone());
+        }
+        let [_, c3, c4, c5] = outputs.try_into().expect("a ResNet has four stages");
+        Some([c3, c4, c5])
+    }
+}

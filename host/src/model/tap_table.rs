@@ -1,0 +1,67 @@
+//! Taps of student and teacher side by side.
+
+use super::{Detector, TapSpec};
+
+/// A tap at a given input size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TapShape {
+    /// Channels.
+    pub channels: usize,
+    /// `[height, width]`.
+    pub size: [usize; 2],
+    /// Input pixels per cell.
+    pub stride: usize,
+}
+
+/// One tap name and what each model has under it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TapRow {
+    /// The tap's name.
+    pub name: String,
+    /// Absent if only the teacher has it.
+    pub student: Option<TapShape>,
+    /// Absent if there is no teacher or only the student has it.
+    pub teacher: Option<TapShape>,
+}
+
+/// Cells of a map of `stride` over a `[height, width]` input. Every stride-2 layer of the models
+/// halves and rounds up, and rounding up repeatedly is rounding up once.
+#[must_use]
+pub fn map_size(input_size: [usize; 2], stride: usize) -> [usize; 2] {
+    input_size.map(|extent| extent.div_ceil(stride))
+}
+
+/// All taps in the student's order, then those that only the teacher has; `input_size` is
+/// `[height, width]` in pixels.
+#[must_use]
+pub fn tap_table(
+    student: &dyn Detector,
+    teacher: Option<&dyn Detector>,
+    input_size: [usize; 2],
+) -> Vec<TapRow> {
+    let shape = |tap: &TapSpec| TapShape {
+        channels: tap.channels,
+        size: map_size(input_size, tap.stride),
+        stride: tap.stride,
+    };
+    let mut rows: Vec<TapRow> = student
+        .taps()
+        .iter()
+        .map(|tap| TapRow {
+            name: tap.name.clone(),
+            student: Some(shape(tap)),
+            teacher: None,
+        })
+        .collect();
+    for tap in teacher.map_or(&[][..], |teacher| teacher.taps()) {
+        match rows.iter_mut().find(|row| row.name == tap.name) {
+            Some(row) => row.teacher = Some(shape(tap)),
+            None => rows.push(TapRow {
+                name: tap.name.clone(),
+                student: None,
+                teacher: Some(shape(tap)),
+            }),
+        }
+    }
+    rows
+}

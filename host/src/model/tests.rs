@@ -1,0 +1,148 @@
+//! Tests of the detectors as wholes: against torchvision, against finite differences, by names.
+
+mod building;
+mod golden;
+mod gradients;
+mod loading;
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::resnet::{BlockKind, Variant};
+use super::retinanet::RetinaNet;
+use super::{Detector, ForwardRequest};
+use crate::config::{BoxLoss, ModelConfig, NormKind};
+use crate::state::{Array, StateDict};
+
+/// A valid configuration of a small detector.
+pub(super) fn small_config() -> ModelConfig {
+    ModelConfig {
+        detector: "retinanet".into(),
+        backbone: "tiny".into(),
+        tiny_width: 4,
+        tiny_blocks: [1, 1, 1, 1],
+        fpn_channels: 8,
+        head_convs: 2,
+        trainable_layers: 5,
+        norm: NormKind::Batch,
+        anchor_base_size: 16,
+        anchor_scales: vec![1.0],
+        anchor_ratios: vec![0.5, 1.0, 2.0],
+        box_loss: BoxLoss::L1,
+        box_loss_weight: 1.0,
+        focal_alpha: 0.25,
+        focal_gamma: 2.0,
+        fg_iou_threshold: 0.5,
+        bg_iou_threshold: 0.4,
+        score_threshold: 0.05,
+        nms_threshold: 0.5,
+        topk_candidates: 1000,
+        detections_per_image: 100,
+        weights: PathBuf::new(),
+    }
+}
+
+/// The two networks of `make_model_golden.py`.
+pub(super) fn golden_detector(file: &str) -> RetinaNet {
+    let mut config = small_config();
+    config.head_convs = 4;
+    let (variant, classes) = match file {
+        "basic_batch" => (
+            Variant {
+                block: BlockKind::Basic,
+                blocks: [1, 2, 1, 1],
+                width: 4,
+            },
+            3,
+        ),
+        "bottleneck_frozen" => {
+            config.norm = NormKind::FrozenBatch;
+            config.trainable_layers = 3;
+            (
+                Variant {
+                    block: BlockKind::Bottleneck,
+                    blocks: [2, 1, 1, 1],
+                    width: 2,
+                },
+                2,
+            )
+        }
+        other => panic!("no golden network `{other}`"),
+    };
+    RetinaNet::new(&config, variant, classes).unwrap()
+}
+
+pub(super) fn golden_path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/golden/model")
+        .join(name)
+}
+
+/// Entries below `prefix/`, without it.
+pub(super) fn below(state: &StateDict, prefix: &str) -> StateDict {
+    StateDict {
+        entries: state
+            .entries
+            .iter()
+            .filter_map(|(name, array)| {
+                let rest = name.strip_prefix(prefix)?.strip_prefix('/')?;
+                Some((rest.to_owned(), array.clone()))
+            })
+            .collect(),
+        ..StateDict::default()
+    }
+}
+
+pub(super) fn map(array: &Array, device: &Device) -> Tensor<4> {
+    let shape: [usize; 4] = array.shape.clone().try_into().unwrap();
+    Tensor::from_data(TensorData::new(array.data.clone(), shape), device)
+}
+
+pub(super) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_into_vec::<f32>().unwrap()
+}
+
+/// `‖out − reference‖ / ‖reference‖`.
+pub(super) fn relative_error(out: &[f32], reference: &[f32]) -> f64 {
+    assert_eq!(out.len(), reference.len());
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+    let difference = norm(
+        &mut out
+            .iter()
+            .zip(reference)
+            .map(|(a, b)| f64::from(*a) - f64::from(*b)),
+    );
+    let scale = norm(&mut reference.iter().map(|b| f64::from(*b)));
+    assert!(scale > 0.0, "a reference of zeros shows nothing");
+    difference / scale
+}
+
+/// Weights as the engine holds a student's: leaves where trainable, else plain.
+pub(super) fn student_weights(detector: &dyn Detector, plain: Vec<Tensor<1>>) -> Vec<Tensor<1>> {
+    detector
+        .specs()
+        .iter()
+        .zip(plain)
+        .map(|(spec, weight)| match spec.trainable {
+            true => weight.autodiff().require_grad(),
+            false => weight,
+        })
+        .collect()
+}
+
+pub(super) fn request(training: bool, taps: &[&str], stop_at_taps: bool) -> ForwardRequest {
+    ForwardRequest {
+        training,
+        taps: taps.iter().map(|tap| (*tap).to_owned()).collect(),
+        stop_at_taps,
+    }
+}
+
+pub(super) fn all_taps(detector: &dyn Detector) -> Vec<&str> {
+    detector
+        .taps()
+        .iter()
+        .map(|tap| tap.name.as_str())
+        .collect()
+}

@@ -1,0 +1,238 @@
+//! Against torchvision: `tests/golden/model/make_model_golden.py` wrote the reference.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::Device;
+
+use super::*;
+use crate::detection::HeadOutput;
+use crate::model::{map_size, weights};
+
+/// f32 convolutions sum in another order than torch's: some 1e-7 a layer, over 20 layers.
+const TOLERANCE: f64 = 1e-5;
+/// Gradients pass every layer twice, and batch statistics of a few values amplify rounding.
+const GRADIENT_TOLERANCE: f64 = 1e-4;
+
+struct Golden {
+    file: StateDict,
+    detector: RetinaNet,
+    weights: Vec<Tensor<1>>,
+    device: Device,
+}
+
+fn golden(name: &str) -> Golden {
+    let file = StateDict::load(&golden_path(&format!("{name}.safetensors"))).unwrap();
+    let detector = golden_detector(name);
+    let device = Device::flex();
+    let mut state = StateDict::default();
+    weights::load_into(&mut state, &detector, &below(&file, "state"))
+        .unwrap()
+        .strict()
+        .unwrap();
+    let weights = weights::tensors(&detector, &state, &device).unwrap();
+    Golden {
+        file,
+        detector,
+        weights,
+        device,
+    }
+}
+
+impl Golden {
+    fn image(&self) -> Tensor<4> {
+        map(&self.file.entries["image"], &self.device)
+    }
+
+    fn compare(&self, mode: &str, taps: &BTreeMap<String, Tensor<4>>) {
+        let reference = below(&self.file, mode);
+        // All taps but `image`, which is the input.
+        assert_eq!(reference.entries.len(), self.detector.taps().len() - 1);
+        for (name, expected) in &reference.entries {
+            let tap = &taps[name];
+            assert_eq!(tap.dims().as_slice(), expected.shape, "{name}");
+            let error = relative_error(&values(tap.clone()), &expected.data);
+            assert!(
+                error <= TOLERANCE,
+                "{mode}/{name}: relative error {error:e}"
+            );
+        }
+    }
+}
+
+/// What the generator differentiates: the mean of squares of each output, summed.
+fn objective(head: &HeadOutput) -> Tensor<1> {
+    head.cls_logits
+        .iter()
+        .chain(&head.box_deltas)
+        .map(|output| output.clone().square().mean())
+        .reduce(|a, b| a + b)
+        .unwrap()
+}
+
+#[test]
+fn evaluation_agrees_with_torchvision() {
+    for name in ["basic_batch", "bottleneck_frozen"] {
+        let golden = golden(name);
+        let taps = all_taps(&golden.detector);
+        let request = request(false, &taps, false);
+        let forward = golden
+            .detector
+            .forward(&golden.weights, golden.image(), &request);
+        golden.compare("eval", &forward.taps);
+        assert!(forward.batch_stats.is_empty());
+        assert_eq!(forward.pyramid.len(), 5);
+        let head = forward.head.unwrap();
+        assert_eq!(
+            values(head.cls_logits[4].clone()),
+            values(forward.taps["head.cls_logits.p7"].clone())
+        );
+    }
+}
+
+#[test]
+fn frozen_statistics_make_training_equal_evaluation() {
+    let golden = golden("bottleneck_frozen");
+    let request = request(true, &all_taps(&golden.detector), false);
+    let forward = golden
+        .detector
+        .forward(&golden.weights, golden.image(), &request);
+    golden.compare("eval", &forward.taps);
+    assert!(forward.batch_stats.is_empty());
+}
+
+#[test]
+fn training_agrees_with_torchvision_and_returns_its_statistics() {
+    let golden = golden("basic_batch");
+    let request = request(true, &all_taps(&golden.detector), false);
+    let forward = golden
+        .detector
+        .forward(&golden.weights, golden.image(), &request);
+    golden.compare("train", &forward.taps);
+
+    let specs = golden.detector.specs();
+    let buffers = specs.iter().filter(|spec| spec.kind.is_buffer()).count();
+    assert_eq!(2 * forward.batch_stats.len(), buffers);
+    for stats in forward.batch_stats {
+        for (index, new) in [(stats.mean_index, stats.mean), (stats.var_index, stats.var)] {
+            // torch's momentum: 0.1 of the new statistics.
+            let running = golden.weights[index].clone() * 0.9 + new * 0.1;
+            let name = &specs[index].name;
+            let expected = &golden.file.entries[&format!("after/{name}")];
+            let error = relative_error(&values(running), &expected.data);
+            assert!(error <= TOLERANCE, "{name}: relative error {error:e}");
+        }
+    }
+}
+
+#[test]
+fn gradients_agree_with_torch_and_reach_trainable_weights_alone() {
+    for name in ["basic_batch", "bottleneck_frozen"] {
+        let golden = golden(name);
+        let weights = student_weights(&golden.detector, golden.weights.clone());
+        let forward = golden
+            .detector
+            .forward(&weights, golden.image(), &request(true, &[], false));
+        let gradients = objective(&forward.head.unwrap()).backward();
+        let mut compared = 0;
+        for (spec, weight) in golden.detector.specs().iter().zip(&weights) {
+            let expected = golden.file.entries.get(&format!("grad/{}", spec.name));
+            assert_eq!(expected.is_some(), spec.trainable, "{}", spec.name);
+            let gradient = weight.grad(&gradients);
+            assert_eq!(gradient.is_some(), spec.trainable, "{}", spec.name);
+            if let (Some(expected), Some(gradient)) = (expected, gradient) {
+                let error = relative_error(&values(gradient), &expected.data);
+                assert!(
+                    error <= GRADIENT_TOLERANCE,
+                    "{}: relative error {error:e}",
+                    spec.name
+                );
+                compared += 1;
+            }
+        }
+        assert!(compared > 30, "{compared}");
+    }
+}
+
+#[test]
+fn a_pass_that_stops_gives_the_same_taps_and_nothing_else() {
+    let golden = golden("basic_batch");
+    let all = all_taps(&golden.detector);
+    let whole = golden.detector.forward(
+        &golden.weights,
+        golden.image(),
+        &request(false, &all, false),
+    );
+    for name in all {
+        let stopped = golden.detector.forward(
+            &golden.weights,
+            golden.image(),
+            &request(false, &[name], true),
+        );
+        assert_eq!(stopped.taps.keys().collect::<Vec<_>>(), [name]);
+        // The same operations in the same order: equal bits.
+        assert_eq!(
+            values(stopped.taps[name].clone()),
+            values(whole.taps[name].clone()),
+            "{name}"
+        );
+        assert!(stopped.head.is_none() && stopped.pyramid.is_empty());
+    }
+}
+
+#[test]
+fn a_stopped_pass_computes_only_what_its_taps_need() {
+    let golden = golden("basic_batch");
+    // Statistics are recorded by every normalisation that runs: 1 in the stem, then per stage.
+    for (tap, expected) in [
+        ("image", 0),
+        ("stem", 1),
+        ("backbone.c2", 3),
+        ("backbone.c3", 8),
+        ("backbone.c5", 14),
+    ] {
+        let request = request(true, &[tap], true);
+        let forward = golden
+            .detector
+            .forward(&golden.weights, golden.image(), &request);
+        assert_eq!(forward.batch_stats.len(), expected, "{tap}");
+    }
+}
+
+#[test]
+fn the_head_alone_gives_the_whole_pass_outputs() {
+    let golden = golden("bottleneck_frozen");
+    let request = request(false, &[], false);
+    let forward = golden
+        .detector
+        .forward(&golden.weights, golden.image(), &request);
+    let whole = forward.head.unwrap();
+    let alone = golden.detector.head(&golden.weights, &forward.pyramid);
+    for (a, b) in [
+        (&whole.cls_logits, &alone.cls_logits),
+        (&whole.box_deltas, &alone.box_deltas),
+    ] {
+        assert_eq!(a.len(), 5);
+        for (a, b) in a.iter().zip(b) {
+            assert_eq!(values(a.clone()), values(b.clone()));
+        }
+    }
+}
+
+#[test]
+fn taps_have_the_announced_channels_and_sizes() {
+    let golden = golden("basic_batch");
+    let request = request(false, &all_taps(&golden.detector), false);
+    let forward = golden
+        .detector
+        .forward(&golden.weights, golden.image(), &request);
+    let [n, _, height, width] = golden.image().dims();
+    for tap in golden.detector.taps() {
+        let [rows, columns] = map_size([height, width], tap.stride);
+        assert_eq!(
+            forward.taps[&tap.name].dims(),
+            [n, tap.channels, rows, columns],
+            "{}",
+            tap.name
+        );
+    }
+}

@@ -1,0 +1,190 @@
+//! Weights from files: torchvision's names, its older names and bare backbones, with a report.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::{Detector, ModelError};
+use crate::state::{Array, StateDict};
+
+/// Names that [`LoadReport`] prints of each kind before it only counts.
+const NAMES_SHOWN: usize = 5;
+
+/// A parameter whose extents differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// Its name in the architecture.
+    pub name: String,
+    /// Extents in the architecture.
+    pub expected: Vec<usize>,
+    /// Extents in the file.
+    pub got: Vec<usize>,
+}
+
+/// What became of a weight file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadReport {
+    /// Parameters and buffers taken from the file.
+    pub matched: usize,
+    /// In the architecture, not in the file: left as they were.
+    pub missing: Vec<String>,
+    /// In the file, not in the architecture, under the file's names: ignored.
+    pub unexpected: Vec<String>,
+    /// In both with different extents: left as they were.
+    pub mismatched: Vec<Mismatch>,
+}
+
+impl LoadReport {
+    /// Whether file and architecture agree entry by entry.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.mismatched.is_empty()
+    }
+
+    /// Passes the report on if it is complete.
+    ///
+    /// # Errors
+    /// If anything is missing, unexpected or mismatched.
+    pub fn strict(self) -> Result<Self, ModelError> {
+        if self.is_complete() {
+            Ok(self)
+        } else {
+            Err(ModelError::Weights {
+                report: self.to_string(),
+            })
+        }
+    }
+}
+
+impl fmt::Display for LoadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total = self.matched + self.missing.len() + self.mismatched.len();
+        write!(f, "{} of {total} arrays matched", self.matched)?;
+        list(f, "missing from the file", &self.missing)?;
+        list(f, "unexpected in the file", &self.unexpected)?;
+        let mismatched: Vec<String> = self
+            .mismatched
+            .iter()
+            .map(|m| format!("{} (model {:?}, file {:?})", m.name, m.expected, m.got))
+            .collect();
+        list(f, "of another shape", &mismatched)
+    }
+}
+
+fn list(f: &mut fmt::Formatter<'_>, what: &str, names: &[String]) -> fmt::Result {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let shown = names.len().min(NAMES_SHOWN);
+    write!(f, "; {} {what}: {}", names.len(), names[..shown].join(", "))?;
+    if names.len() > shown {
+        write!(f, " and {} more", names.len() - shown)?;
+    }
+    Ok(())
+}
+
+/// Copies what fits from `file` into `state`, which holds every entry of the architecture.
+///
+/// Understood are torchvision's detector names, those of its checkpoints from before 0.14
+/// (`fpn.inner_blocks.0.weight`, `conv.2.weight`), and a bare classifier's (`layer1.0.conv1.weight`),
+/// which fills the backbone.
+///
+/// # Errors
+/// If not a single entry fits: the file belongs to something else.
+pub fn load_into(
+    state: &mut StateDict,
+    detector: &dyn Detector,
+    file: &StateDict,
+) -> Result<LoadReport, ModelError> {
+    let bare = file.entries.contains_key("conv1.weight");
+    let mut offered: BTreeMap<String, (&str, &Array)> = BTreeMap::new();
+    let mut report = LoadReport::default();
+    for (name, array) in &file.entries {
+        let current = current_name(name, bare);
+        if let Some((earlier, _)) = offered.insert(current, (name, array)) {
+            // Two spellings of one parameter: the later one in name order stands.
+            report.unexpected.push(earlier.to_owned());
+        }
+    }
+    for spec in detector.specs() {
+        match offered.remove(&spec.name) {
+            None => report.missing.push(spec.name.clone()),
+            Some((_, array)) if array.shape != spec.shape => report.mismatched.push(Mismatch {
+                name: spec.name.clone(),
+                expected: spec.shape.clone(),
+                got: array.shape.clone(),
+            }),
+            Some((_, array)) => {
+                state.entries.insert(spec.name.clone(), array.clone());
+                report.matched += 1;
+            }
+        }
+    }
+    report
+        .unexpected
+        .extend(offered.into_values().map(|(name, _)| name.to_owned()));
+    report.unexpected.sort_unstable();
+    if report.matched == 0 {
+        return Err(ModelError::Weights {
+            report: report.to_string(),
+        });
+    }
+    Ok(report)
+}
+
+/// Weights on `device` in the order of [`Detector::specs`], flat and without gradient.
+///
+/// # Errors
+/// If `state` lacks an entry or holds one of another shape.
+pub fn tensors(
+    detector: &dyn Detector,
+    state: &StateDict,
+    device: &Device,
+) -> Result<Vec<Tensor<1>>, ModelError> {
+    let mut report = LoadReport::default();
+    let mut weights = Vec::with_capacity(detector.specs().len());
+    for spec in detector.specs() {
+        match state.entries.get(&spec.name) {
+            None => report.missing.push(spec.name.clone()),
+            Some(array) if array.shape != spec.shape => report.mismatched.push(Mismatch {
+                name: spec.name.clone(),
+                expected: spec.shape.clone(),
+                got: array.shape.clone(),
+            }),
+            Some(array) => {
+                let data = TensorData::new(array.data.clone(), [array.data.len()]);
+                weights.push(Tensor::from_data(data, device));
+                report.matched += 1;
+            }
+        }
+    }
+    report.strict()?;
+    Ok(weights)
+}
+
+/// The name that today's torchvision detector gives to the parameter `name`.
+fn current_name(name: &str, bare_backbone: bool) -> String {
+    if bare_backbone {
+        return format!("backbone.body.{name}");
+    }
+    let parts: Vec<&str> = name.split('.').collect();
+    match parts.as_slice() {
+        // A pyramid block was a convolution, and is now a sequence that begins with one.
+        [
+            "backbone",
+            "fpn",
+            block @ ("inner_blocks" | "layer_blocks"),
+            i,
+            kind,
+        ] => {
+            format!("backbone.fpn.{block}.{i}.0.{kind}")
+        }
+        // A tower was convolutions and ReLUs in turn, and is now a sequence of pairs.
+        ["head", branch, "conv", i, kind] => match i.parse::<usize>() {
+            Ok(position) => format!("head.{branch}.conv.{}.0.{kind}", position / 2),
+            Err(_) => name.to_owned(),
+        },
+        _ => name.to_owned(),
+    }
+}
