@@ -67,6 +67,8 @@ pub struct DataConfig {
     pub workers: usize,
     /// What a broken image or annotation does: `error` or `skip` (counted and reported).
     pub on_error: OnError,
+    /// Training leaves out images without any object; false: they count as pure background.
+    pub filter_empty: bool,
     /// Resize, flip, normalise.
     pub transform: TransformConfig,
     /// For `dataset = "shapes"`.
@@ -83,7 +85,8 @@ pub struct DataConfig {
 pub enum OnError {
     /// Ends the run with a message that names the file.
     Error,
-    /// Leaves it out; counted and reported.
+    /// Leaves it out, counted and reported. In training the next readable image of the epoch's
+    /// order takes the place of a broken one, so that batches stay full.
     Skip,
 }
 

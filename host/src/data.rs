@@ -1,4 +1,26 @@
 //! Data sets, transforms and the prefetching loader.
+//!
+//! A [`Dataset`] lists [`Record`]s and decodes pixels on demand; [`open`] finds it by the name in
+//! the configuration. A [`Loader`] turns it into [`Batch`]es: order and augmentation draws depend
+//! on the seed, the epoch and the image alone, so workers and resume cannot change them.
+
+mod coco;
+mod decode;
+mod fingerprint;
+mod loader;
+mod registry;
+mod shapes;
+mod transforms;
+mod voc;
+
+pub use coco::CocoDataset;
+pub use decode::decode;
+pub use fingerprint::{fingerprint, input_fingerprint};
+pub use loader::{Epoch, Loader, LoaderOptions, Skipped};
+pub use registry::{DatasetEntry, OpenDataset, Split, open};
+pub use shapes::ShapesDataset;
+pub use transforms::{Sample, Transform, flip_drawn};
+pub use voc::VocDataset;
 
 /// Ground truth of one image as the network sees it: after resize and flip, crowd regions left out.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +42,23 @@ pub struct ImageMeta {
     pub size: [usize; 2],
     /// Mirrored left to right.
     pub flipped: bool,
+}
+
+impl ImageMeta {
+    /// A box of the network input in pixels of the original image: resize and flip undone, then
+    /// clipped to the image.
+    #[must_use]
+    pub fn to_original(&self, box_xyxy: [f32; 4]) -> [f32; 4] {
+        let [height, width] = self.size.map(|s| s as f64);
+        let [original_height, original_width] = self.original_size.map(|s| s as f64);
+        let [mut x1, y1, mut x2, y2] = box_xyxy.map(f64::from);
+        if self.flipped {
+            (x1, x2) = (width - x2, width - x1);
+        }
+        let x = |v: f64| (v * original_width / width).clamp(0.0, original_width) as f32;
+        let y = |v: f64| (v * original_height / height).clamp(0.0, original_height) as f32;
+        [x(x1), y(y1), x(x2), y(y2)]
+    }
 }
 
 /// Images and their ground truth, padded to one size.
@@ -70,6 +109,34 @@ pub struct RgbPixels {
     pub data: Vec<u8>,
 }
 
+/// What a reader left out of a data set, in file order; each entry names file, place and reason.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LeftOut {
+    /// Annotations without a usable box, or (policy `skip`) of an unknown class or image.
+    pub boxes: Vec<String>,
+    /// Images without a usable annotation file (policy `skip`).
+    pub images: Vec<String>,
+}
+
+impl LeftOut {
+    /// One warning a kind with the count and the first case, so that a log stays readable.
+    fn warn(&self, source: &str) {
+        for (kind, entries) in [("annotations", &self.boxes), ("images", &self.images)] {
+            if let Some(first) = entries.first() {
+                tracing::warn!(
+                    "`{source}`: {} {kind} left out; the first: {first}",
+                    entries.len()
+                );
+            }
+        }
+    }
+}
+
+static NOTHING_LEFT_OUT: LeftOut = LeftOut {
+    boxes: Vec::new(),
+    images: Vec::new(),
+};
+
 /// A detection data set: records in a fixed order, pixels on demand.
 pub trait Dataset: Send + Sync {
     /// Class names; a label is an index into them.
@@ -81,6 +148,30 @@ pub trait Dataset: Send + Sync {
     /// # Errors
     /// If the file is missing or broken; the message names it.
     fn pixels(&self, index: usize) -> Result<RgbPixels, DatasetError>;
+    /// Category id of each class in the annotation files, for result files; 1, 2, … unless the
+    /// format has its own.
+    fn category_ids(&self) -> Vec<i64> {
+        (1..=self.classes().len() as i64).collect()
+    }
+    /// What the reader left out.
+    fn left_out(&self) -> &LeftOut {
+        &NOTHING_LEFT_OUT
+    }
+}
+
+/// Why a box cannot be used, if it cannot: `size` is the image's `[height, width]`.
+fn box_fault(box_xyxy: [f32; 4], size: [usize; 2]) -> Option<&'static str> {
+    let [x1, y1, x2, y2] = box_xyxy;
+    let [height, width] = size.map(|s| s as f32);
+    if box_xyxy.iter().any(|v| !v.is_finite()) {
+        Some("a coordinate is not finite")
+    } else if x2 <= x1 || y2 <= y1 {
+        Some("zero or negative extent")
+    } else if x2 <= 0.0 || y2 <= 0.0 || x1 >= width || y1 >= height {
+        Some("outside the image")
+    } else {
+        None
+    }
 }
 
 /// A data set or one of its files is unusable.
@@ -104,4 +195,77 @@ pub enum DatasetError {
         /// What is wrong.
         reason: String,
     },
+    /// The configuration makes no sense.
+    #[error("configuration `{key}`: {reason}")]
+    Config {
+        /// Key path.
+        key: &'static str,
+        /// What is wrong and what is accepted.
+        reason: String,
+    },
+    /// No such data set.
+    #[error("unknown data set `{name}` (`data.dataset`); known: {known}")]
+    Unknown {
+        /// As configured.
+        name: String,
+        /// What is registered.
+        known: String,
+    },
+    /// Every image is broken, so that nothing is left to take a broken one's place.
+    #[error("none of the {images} images can be read; the last: {last}")]
+    NothingReadable {
+        /// How many were tried.
+        images: usize,
+        /// Message of the last one.
+        last: String,
+    },
+    /// A loader thread panicked: a bug of kdhost or of a data set.
+    #[error("loading batch {batch} of epoch {epoch} panicked: {message}")]
+    Panicked {
+        /// Epoch.
+        epoch: u64,
+        /// Batch within the epoch.
+        batch: usize,
+        /// The panic's message.
+        message: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_detection_finds_its_way_back_to_the_original_image() {
+        let meta = ImageMeta {
+            image_id: 1,
+            original_size: [100, 200],
+            size: [50, 50],
+            flipped: true,
+        };
+        // Width 200 → 50: a quarter; height 100 → 50: a half. Mirrored about x = 25.
+        // x: [50 - 20, 50 - 10] * 4 = [120, 160]; y: [5, 60] * 2 = [10, 120], clipped at 100.
+        let original = meta.to_original([10.0, 5.0, 20.0, 60.0]);
+        assert_eq!(original, [120.0, 10.0, 160.0, 100.0]);
+    }
+
+    #[test]
+    fn unusable_boxes_are_told_apart() {
+        let size = [10, 20];
+        let fault = |b: [f32; 4]| box_fault(b, size);
+        assert_eq!(fault([1.0, 1.0, 2.0, 2.0]), None);
+        assert_eq!(
+            fault([-5.0, -5.0, 25.0, 15.0]),
+            None,
+            "partly outside is usable"
+        );
+        assert_eq!(fault([3.0, 1.0, 3.0, 2.0]), Some("zero or negative extent"));
+        assert_eq!(fault([3.0, 4.0, 5.0, 2.0]), Some("zero or negative extent"));
+        assert_eq!(fault([20.0, 1.0, 22.0, 2.0]), Some("outside the image"));
+        assert_eq!(fault([1.0, -4.0, 2.0, 0.0]), Some("outside the image"));
+        assert_eq!(
+            fault([f32::NAN, 1.0, 2.0, 2.0]),
+            Some("a coordinate is not finite")
+        );
+    }
 }

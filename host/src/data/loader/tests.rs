@@ -1,0 +1,328 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::data::registry::default_config;
+use crate::data::{Object, Record, RgbPixels};
+
+/// `images` images of growing size, filled with their index; the listed ones are broken.
+struct Numbered {
+    records: Vec<Record>,
+    classes: Vec<String>,
+    broken: Vec<usize>,
+    panics: Option<usize>,
+    reads: Arc<AtomicUsize>,
+}
+
+fn numbered(images: usize) -> Numbered {
+    let records = (0..images)
+        .map(|index| Record {
+            image_id: 100 + index as i64,
+            source: format!("image#{index}"),
+            size: [4 + index, 6],
+            // Every third image is empty.
+            objects: (index % 3 != 0)
+                .then(|| Object {
+                    box_xyxy: [1.0, 1.0, 4.0, 3.0],
+                    label: 0,
+                    is_crowd: false,
+                    area: 6.0,
+                })
+                .into_iter()
+                .collect(),
+        })
+        .collect();
+    Numbered {
+        records,
+        classes: vec!["thing".into()],
+        broken: Vec::new(),
+        panics: None,
+        reads: Arc::default(),
+    }
+}
+
+impl Dataset for Numbered {
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    fn pixels(&self, index: usize) -> Result<RgbPixels, DatasetError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        assert_ne!(Some(index), self.panics, "image {index} is a trap");
+        if self.broken.contains(&index) {
+            return Err(DatasetError::File {
+                path: self.records[index].source.clone(),
+                reason: "broken".into(),
+            });
+        }
+        let size = self.records[index].size;
+        let data = vec![index as u8; size[0] * size[1] * 3];
+        Ok(RgbPixels { size, data })
+    }
+}
+
+fn options(batch_size: usize, training: bool) -> LoaderOptions {
+    let mut config = default_config();
+    config.transform.size = [8, 8];
+    config.batch_size = batch_size;
+    config.workers = 0;
+    if training {
+        LoaderOptions::training(&config, 5, 4)
+    } else {
+        LoaderOptions::evaluation(&config, batch_size, 4, 0)
+    }
+}
+
+fn loader(dataset: Numbered, options: LoaderOptions) -> Loader {
+    Loader::new(Arc::new(dataset), options).unwrap()
+}
+
+fn ids(batches: &[Batch]) -> Vec<Vec<i64>> {
+    let ids = |batch: &Batch| batch.metas.iter().map(|meta| meta.image_id).collect();
+    batches.iter().map(ids).collect()
+}
+
+fn collect(loader: &Loader, epoch: u64, start: usize) -> Vec<Batch> {
+    loader
+        .epoch(epoch, start)
+        .collect::<Result<_, _>>()
+        .unwrap()
+}
+
+fn assert_same(left: &[Batch], right: &[Batch]) {
+    assert_eq!(left.len(), right.len());
+    for (left, right) in left.iter().zip(right) {
+        assert_eq!(left.shape, right.shape);
+        assert_eq!(left.images, right.images);
+        assert_eq!(left.targets, right.targets);
+        assert_eq!(left.metas, right.metas);
+    }
+}
+
+#[test]
+fn batches_do_not_depend_on_workers_and_resume_gives_the_tail() {
+    let straight = collect(&loader(numbered(23), options(4, true)), 3, 0);
+    assert_eq!(straight.len(), 5);
+    for workers in [1, 3, 9] {
+        let mut with_workers = options(4, true);
+        with_workers.workers = workers;
+        let loader = loader(numbered(23), with_workers);
+        assert_same(&collect(&loader, 3, 0), &straight);
+        assert_same(&collect(&loader, 3, 2), &straight[2..]);
+        assert!(collect(&loader, 3, 5).is_empty());
+        assert!(collect(&loader, 3, 6).is_empty());
+    }
+}
+
+#[test]
+fn order_and_flips_change_with_epoch_and_seed() {
+    let loader_a = loader(numbered(40), options(8, true));
+    let epoch_0 = collect(&loader_a, 0, 0);
+    let epoch_1 = collect(&loader_a, 1, 0);
+    assert_ne!(ids(&epoch_0), ids(&epoch_1));
+    let mut all: Vec<i64> = ids(&epoch_0).concat();
+    all.sort_unstable();
+    assert_eq!(all, (100..140).collect::<Vec<_>>());
+    let mut other_seed = options(8, true);
+    other_seed.seed = 6;
+    assert_ne!(
+        ids(&epoch_0),
+        ids(&collect(&loader(numbered(40), other_seed), 0, 0))
+    );
+    let flipped = epoch_0
+        .iter()
+        .flat_map(|b| &b.metas)
+        .filter(|meta| meta.flipped)
+        .count();
+    // Binomial(40, 1/2): outside 6..=34 has a probability under 1e-5.
+    assert!((6..=34).contains(&flipped), "{flipped}");
+    for meta in epoch_0.iter().flat_map(|batch| &batch.metas) {
+        assert_eq!(meta.flipped, flip_drawn(0.5, 5, 0, meta.image_id));
+    }
+}
+
+#[test]
+fn training_drops_the_incomplete_batch_and_evaluation_keeps_it() {
+    let train = loader(numbered(10), options(4, true));
+    assert_eq!(
+        (train.batches_per_epoch(), collect(&train, 0, 0).len()),
+        (2, 2)
+    );
+    let few = loader(numbered(3), options(4, true));
+    assert_eq!(few.batches_per_epoch(), 1);
+    assert_eq!(collect(&few, 0, 0)[0].shape[0], 3);
+    let eval = loader(numbered(10), options(4, false));
+    assert_eq!(eval.batches_per_epoch(), 3);
+    let batches = collect(&eval, 0, 0);
+    assert_eq!(ids(&batches).concat(), (100..110).collect::<Vec<_>>());
+    assert_eq!(batches[2].shape[0], 2);
+    let mut limited = options(4, false);
+    limited.max_images = 5;
+    assert_eq!(loader(numbered(10), limited).batches_per_epoch(), 2);
+}
+
+#[test]
+fn images_are_padded_with_zeros_to_a_multiple() {
+    let mut keep = options(2, false);
+    keep.transform.resize = crate::config::ResizeMode::KeepRatio;
+    // 4x6 stays; 5x6 shrinks to 4 (short side) and floor(6 * 0.8) = 4.
+    (keep.transform.short_side, keep.transform.long_side) = (4, 6);
+    let batch = collect(&loader(numbered(2), keep), 0, 0).remove(0);
+    assert_eq!(batch.shape, [2, 3, 4, 8]);
+    assert_eq!([batch.metas[0].size, batch.metas[1].size], [[4, 6], [4, 4]]);
+    for (image, width) in batch.images.chunks_exact(3 * 32).zip([6, 4]) {
+        for row in image.chunks_exact(8) {
+            assert!(row[..width].iter().all(|v| *v != 0.0));
+            assert!(row[width..].iter().all(|v| *v == 0.0));
+        }
+    }
+}
+
+#[test]
+fn images_without_objects_are_left_out_on_demand() {
+    let mut filtered = options(1, false);
+    filtered.filter_empty = true;
+    let loader = loader(numbered(7), filtered.clone());
+    assert_eq!(ids(&collect(&loader, 0, 0)).concat(), [101, 102, 104, 105]);
+    let error = Loader::new(Arc::new(numbered(1)), filtered).err().unwrap();
+    assert!(error.to_string().contains("data.filter_empty"), "{error}");
+}
+
+#[test]
+fn a_broken_image_is_named_by_policy_error() {
+    for workers in [0, 2] {
+        let mut dataset = numbered(12);
+        dataset.broken = vec![7];
+        let mut options = options(2, false);
+        options.workers = workers;
+        let loader = loader(dataset, options);
+        let items: Vec<_> = loader.epoch(0, 0).collect();
+        assert_eq!(
+            items.len(),
+            4,
+            "three batches, then the error, then the end"
+        );
+        let message = items[3].as_ref().unwrap_err().to_string();
+        assert_eq!(message, "`image#7`: broken");
+    }
+}
+
+#[test]
+fn a_skipped_image_is_counted_and_training_batches_stay_full() {
+    let run = |workers: usize, training: bool| {
+        let mut dataset = numbered(12);
+        dataset.broken = vec![7, 2, 3];
+        let mut options = options(2, training);
+        options.on_error = OnError::Skip;
+        options.workers = workers;
+        let loader = loader(dataset, options);
+        let batches = [collect(&loader, 0, 0), collect(&loader, 1, 0)].concat();
+        (batches, loader.skipped())
+    };
+    for training in [true, false] {
+        let (batches, skipped) = run(0, training);
+        let (parallel, skipped_parallel) = run(3, training);
+        assert_same(&batches, &parallel);
+        assert_eq!(skipped, skipped_parallel);
+        let indices: Vec<usize> = skipped.iter().map(|s| s.index).collect();
+        assert_eq!(indices, [2, 3, 7]);
+        assert!(skipped[2].reason.contains("image#7"));
+        assert!(
+            ids(&batches)
+                .concat()
+                .iter()
+                .all(|id| ![107, 102, 103].contains(id))
+        );
+        if training {
+            assert!(batches.iter().all(|batch| batch.shape[0] == 2));
+        } else {
+            // Batch 1 held images 2 and 3 alone; batch 3 keeps image 6.
+            assert_eq!(
+                ids(&batches[..5]),
+                [
+                    vec![100, 101],
+                    vec![104, 105],
+                    vec![106],
+                    vec![108, 109],
+                    vec![110, 111]
+                ]
+            );
+        }
+    }
+}
+
+#[test]
+fn a_set_without_a_readable_image_is_an_error_even_under_skip() {
+    let mut dataset = numbered(3);
+    dataset.broken = vec![0, 1, 2];
+    let mut options = options(2, true);
+    options.on_error = OnError::Skip;
+    let message = loader(dataset, options)
+        .epoch(0, 0)
+        .next()
+        .unwrap()
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains("none of the 3 images"), "{message}");
+}
+
+#[test]
+fn a_panic_is_an_error_of_its_batch() {
+    for workers in [0, 1, 3] {
+        let mut dataset = numbered(12);
+        dataset.panics = Some(5);
+        let mut options = options(2, false);
+        options.workers = workers;
+        let loader = loader(dataset, options);
+        let items: Vec<_> = loader.epoch(4, 0).collect();
+        assert_eq!(items.len(), 3);
+        let message = items[2].as_ref().unwrap_err().to_string();
+        assert!(
+            message.contains("batch 2 of epoch 4") && message.contains("trap"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn prefetch_is_bounded_and_dropping_stops_the_workers() {
+    let dataset = numbered(200);
+    let reads = Arc::clone(&dataset.reads);
+    let mut options = options(1, false);
+    options.workers = 2;
+    let loader = loader(dataset, options);
+    let mut epoch = loader.epoch(0, 0);
+    assert!(epoch.next().unwrap().is_ok());
+    drop(epoch);
+    // Joined: no thread reads any more. Two workers, two jobs each, and one for the batch taken.
+    let after_drop = reads.load(Ordering::Relaxed);
+    assert!(after_drop <= 5, "{after_drop}");
+    assert_eq!(
+        Arc::strong_count(&loader.source),
+        1,
+        "no thread holds the data set"
+    );
+}
+
+#[test]
+fn senseless_options_name_their_key() {
+    for (change, key) in [
+        (
+            (|o| o.batch_size = 0) as fn(&mut LoaderOptions),
+            "batch_size",
+        ),
+        (|o| o.size_divisor = 0, "size_divisor"),
+        (|o| o.transform.size = [0, 3], "data.transform.size"),
+    ] {
+        let mut options = options(2, true);
+        change(&mut options);
+        let message = Loader::new(Arc::new(numbered(3)), options)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(message.contains(key), "{message}");
+    }
+}
