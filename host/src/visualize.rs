@@ -1,1 +1,4 @@
-//! .
+//! Pictures for people.
+
+pub mod draw;
+mod font;
