@@ -19,14 +19,15 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::metrics_log::LogPosition;
 use crate::state::{StateDict, StateError, hex, write_atomically};
 
-/// Version of `progress.json`.
-pub const SCHEMA: u32 = 1;
+mod progress_file;
+
+use progress_file::ProgressFile;
+pub use progress_file::{Best, Progress, SCHEMA};
+
 /// Checkpoints that are kept beside the final one.
 pub const KEEP_LAST: usize = 2;
 
@@ -41,45 +42,6 @@ const EMA_FILE: &str = "ema.safetensors";
 const PARTIAL_PREFIX: &str = ".partial-";
 /// Moved aside while a newer one of the same step takes its place.
 const REPLACED_PREFIX: &str = ".replaced-";
-
-/// Where a run stands.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Progress {
-    /// Optimizer steps done.
-    pub iter: u64,
-    /// Epochs completed.
-    pub epoch: u64,
-    /// Batches of the current epoch that were used.
-    pub batch_in_epoch: u64,
-    /// The run's seed.
-    pub seed: u64,
-    /// Hash of the settings that decide the result.
-    pub config_hash: String,
-    /// SHA-256 of the plugin file; none in plain training.
-    pub plugin_hash: Option<String>,
-    /// The run is over; this checkpoint is never removed.
-    pub finished: bool,
-    /// The last evaluation. What is not finite is stored as null and read as NaN.
-    #[serde(with = "null_is_nan")]
-    pub metrics: BTreeMap<String, f64>,
-    /// The best evaluation.
-    pub best: Option<Best>,
-    /// Lengths of the metrics files.
-    pub log: LogPosition,
-}
-
-/// The best evaluation of a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Best {
-    /// By which metric.
-    pub metric: String,
-    /// Its value; finite.
-    pub value: f64,
-    /// Optimizer steps done then.
-    pub iter: u64,
-}
 
 /// All that a run needs to continue bit for bit.
 #[derive(Clone, Debug, PartialEq)]
@@ -135,31 +97,6 @@ fn advice(path: &Path, previous: &Option<String>) -> String {
     match previous {
         Some(previous) => format!("remove `{folder}` to continue from `{previous}`"),
         None => "no older checkpoint is left, start the run anew".into(),
-    }
-}
-
-/// `progress.json`.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ProgressFile {
-    schema: u32,
-    progress: Progress,
-    /// SHA-256 by file name.
-    files: BTreeMap<String, String>,
-    /// SHA-256 of this file with this field empty.
-    digest: String,
-}
-
-impl ProgressFile {
-    fn json(&self) -> String {
-        let mut json = serde_json::to_string_pretty(self).expect("progress is plain JSON");
-        json.push('\n');
-        json
-    }
-
-    fn seal(&mut self) {
-        self.digest.clear();
-        self.digest = sha256(self.json().as_bytes());
     }
 }
 
@@ -426,29 +363,6 @@ fn at<T>(path: &Path, result: std::io::Result<T>) -> Result<T, CheckpointError> 
         path: path.into(),
         source,
     })
-}
-
-/// JSON has no NaN: null stands for it.
-mod null_is_nan {
-    use std::collections::BTreeMap;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(
-        values: &BTreeMap<String, f64>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        let finite = values.iter().map(|(k, v)| (k, v.is_finite().then_some(v)));
-        serializer.collect_map(finite)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<BTreeMap<String, f64>, D::Error> {
-        let values = BTreeMap::<String, Option<f64>>::deserialize(deserializer)?;
-        let values = values.into_iter();
-        Ok(values.map(|(k, v)| (k, v.unwrap_or(f64::NAN))).collect())
-    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 
 use crate::config::{OptimizerKind, TrainConfig};
-use crate::model::{ParamSpec, Part};
 use crate::state::{Array, StateDict};
+
+mod groups;
+
+pub use groups::{ParamGroup, ParamGroups};
 
 /// Values updated by one task. Updates are elementwise, so this cannot change a bit.
 const CHUNK: usize = 1 << 15;
@@ -47,80 +50,6 @@ impl Algorithm {
         match self {
             Algorithm::Sgd { .. } => "sgd",
             Algorithm::AdamW { .. } => "adamw",
-        }
-    }
-}
-
-/// How one parameter is treated.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ParamGroup {
-    /// Multiplies the scheduled learning rate.
-    pub lr_scale: f64,
-    /// Passed to [`Optimizer::update`].
-    pub weight_decay: f64,
-}
-
-/// Chooses the group of a parameter from what it is and where it belongs.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ParamGroups {
-    weight_decay: f64,
-    norm_decay: f64,
-    bias_decay: f64,
-    method_lr_scale: f64,
-    part_lr_scale: BTreeMap<Part, f64>,
-}
-
-impl ParamGroups {
-    /// The decays and scales of `config`; every part of the detector at scale 1.
-    #[must_use]
-    pub fn from_config(config: &TrainConfig) -> Self {
-        ParamGroups {
-            weight_decay: config.weight_decay,
-            norm_decay: config.norm_decay,
-            bias_decay: config.bias_decay,
-            method_lr_scale: config.method_lr_scale,
-            part_lr_scale: BTreeMap::new(),
-        }
-    }
-
-    /// Scales the learning rate of a part of the detector, as a phase may ask.
-    pub fn set_part_lr_scale(&mut self, part: Part, scale: f64) {
-        self.part_lr_scale.insert(part, scale);
-    }
-
-    /// Scales the learning rate of the method's parameters, replacing the configured scale.
-    pub fn set_method_lr_scale(&mut self, scale: f64) {
-        self.method_lr_scale = scale;
-    }
-
-    /// The group of a parameter of the detector.
-    #[must_use]
-    pub fn of_detector(&self, spec: &ParamSpec) -> ParamGroup {
-        use crate::model::ParamKind::{
-            Bias, NormBias, NormWeight, RunningMean, RunningVar, Weight,
-        };
-        ParamGroup {
-            lr_scale: self.part_lr_scale.get(&spec.part).copied().unwrap_or(1.0),
-            weight_decay: match spec.kind {
-                Weight => self.weight_decay,
-                Bias => self.bias_decay,
-                NormWeight | NormBias => self.norm_decay,
-                RunningMean | RunningVar => 0.0,
-            },
-        }
-    }
-
-    /// The group of a parameter of the method. A plan does not say what a parameter is, so its rank
-    /// decides: vectors and scalars decay as biases, all others as weights.
-    #[must_use]
-    pub fn of_method(&self, shape: &[usize]) -> ParamGroup {
-        ParamGroup {
-            lr_scale: self.method_lr_scale,
-            weight_decay: if shape.len() > 1 {
-                self.weight_decay
-            } else {
-                self.bias_decay
-            },
         }
     }
 }

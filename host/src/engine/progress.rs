@@ -296,7 +296,7 @@ mod tests {
         let output = Output::Lines(Box::new(captured.clone()));
         let mut progress = TrainProgress::with_output(output, "student", 25, 10);
         for iter in 1..=25 {
-            let losses = [("loss_cls".to_owned(), 1.0), ("kd_ssim".to_owned(), 0.25)];
+            let losses = [("loss_cls".to_owned(), 1.0), ("kd_x".to_owned(), 0.25)];
             progress.step(&report(iter, &losses));
         }
         progress.print("AP 12.3");
@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(lines.len(), 4, "{text}");
         assert!(
             lines[0].starts_with(
-                "student 10/25 epoch 2  cls 1.0000  kd_ssim 0.2500  lr 2.00e-2  data 0.010s  step 0.500s"
+                "student 10/25 epoch 2  cls 1.0000  kd_x 0.2500  lr 2.00e-2  data 0.010s  step 0.500s"
             ),
             "{text}"
         );

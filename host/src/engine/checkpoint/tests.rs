@@ -1,4 +1,5 @@
 use super::*;
+use crate::engine::metrics_log::LogPosition;
 use crate::state::Array;
 
 fn state(values: &[f32]) -> StateDict {

@@ -1,8 +1,6 @@
 use serde::Deserialize;
 
 use super::*;
-use crate::engine::weights::tests::spec;
-use crate::model::ParamKind;
 
 /// Twenty updates; one rounding of f32 (6e-8) may differ per operation, where torch's vector code
 /// fuses a multiplication with an addition and ours does not.
@@ -180,29 +178,4 @@ fn a_state_that_does_not_fit_is_refused_by_name() {
     other.metadata.insert("algorithm".into(), "adamw".into());
     let message = refuse(&other, &[("fc.weight", 2)]);
     assert!(message.contains("is of `adamw`"), "{message}");
-}
-
-#[test]
-fn groups_follow_kind_part_and_rank() {
-    let mut groups = ParamGroups {
-        weight_decay: 1e-4,
-        norm_decay: 0.0,
-        bias_decay: 5e-5,
-        method_lr_scale: 10.0,
-        part_lr_scale: BTreeMap::new(),
-    };
-    groups.set_part_lr_scale(Part::Backbone, 0.1);
-    let group = |kind, part| groups.of_detector(&spec("p", 1, kind, part));
-    let expect = |lr_scale, weight_decay| ParamGroup {
-        lr_scale,
-        weight_decay,
-    };
-    assert_eq!(group(ParamKind::Weight, Part::Backbone), expect(0.1, 1e-4));
-    assert_eq!(group(ParamKind::NormBias, Part::Backbone), expect(0.1, 0.0));
-    assert_eq!(group(ParamKind::NormWeight, Part::Neck), expect(1.0, 0.0));
-    assert_eq!(group(ParamKind::Bias, Part::Head), expect(1.0, 5e-5));
-    assert_eq!(groups.of_method(&[8, 4, 1, 1]), expect(10.0, 1e-4));
-    assert_eq!(groups.of_method(&[8]), expect(10.0, 5e-5));
-    groups.set_method_lr_scale(0.5);
-    assert_eq!(groups.of_method(&[]), expect(0.5, 5e-5));
 }
