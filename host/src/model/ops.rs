@@ -6,7 +6,9 @@
 use burn::tensor::Tensor;
 use burn::tensor::activation;
 use burn::tensor::module;
-use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions, MaxPoolOptions};
+use burn::tensor::ops::{InterpolateMode, InterpolateOptions, MaxPoolOptions};
+
+use crate::kernels;
 
 /// Epsilon of torch's `BatchNorm2d` and of torchvision's `FrozenBatchNorm2d`.
 pub const NORM_EPS: f64 = 1e-5;
@@ -25,8 +27,14 @@ pub fn conv2d(
     stride: usize,
     padding: usize,
 ) -> Tensor<4> {
-    let options = ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1);
-    module::conv2d(x, weight, bias, options)
+    let y = kernels::conv::conv2d(x, weight, [stride; 2], [padding; 2], [1; 2]);
+    match bias {
+        Some(bias) => {
+            let [channels] = bias.dims();
+            y + bias.reshape([1, channels, 1, 1])
+        }
+        None => y,
+    }
 }
 
 /// What batch normalisation gives while training.
