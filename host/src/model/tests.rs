@@ -47,6 +47,9 @@ pub(super) fn small_config() -> ModelConfig {
 pub(super) fn golden_detector(file: &str) -> RetinaNet {
     let mut config = small_config();
     config.head_convs = 4;
+    config.score_threshold = 0.08;
+    // torchvision's default.
+    config.detections_per_image = 300;
     let (variant, classes) = match file {
         "basic_batch" => (
             Variant {

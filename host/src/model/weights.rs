@@ -88,7 +88,8 @@ fn list(f: &mut fmt::Formatter<'_>, what: &str, names: &[String]) -> fmt::Result
 ///
 /// Understood are torchvision's detector names, those of its checkpoints from before 0.14
 /// (`fpn.inner_blocks.0.weight`, `conv.2.weight`), and a bare classifier's (`layer1.0.conv1.weight`),
-/// which fills the backbone.
+/// which fills the backbone. torchvision runs one file, its RetinaNet `COCO_V1`, with a normalisation
+/// epsilon of 0 in place of [`super::ops::NORM_EPS`]; that is not reproduced here.
 ///
 /// # Errors
 /// If not a single entry fits: the file belongs to something else.

@@ -143,7 +143,8 @@ fn a_parameter_starts_the_same_whatever_stands_beside_it() {
 
 #[test]
 fn a_bad_configuration_names_its_key() {
-    let cases: [(&str, fn(&mut ModelConfig)); 9] = [
+    type Spoil = fn(&mut ModelConfig);
+    let cases: [(&str, Spoil); 9] = [
         ("backbone", |c| c.backbone = "resnet20".into()),
         ("tiny_width", |c| c.tiny_width = 0),
         ("tiny_blocks", |c| c.tiny_blocks = [1, 0, 1, 1]),

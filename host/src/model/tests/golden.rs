@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use burn::tensor::Device;
 
 use super::*;
+use crate::data::ImageTargets;
 use crate::detection::HeadOutput;
 use crate::model::{map_size, weights};
 
@@ -151,6 +152,70 @@ fn gradients_agree_with_torch_and_reach_trainable_weights_alone() {
         }
         assert!(compared > 30, "{compared}");
     }
+}
+
+/// Ground truth, losses and detections through the whole detector: anchors, levels and thresholds are
+/// those of torchvision's.
+#[test]
+fn losses_and_detections_agree_with_torchvision() {
+    for name in ["basic_batch", "bottleneck_frozen"] {
+        let golden = golden(name);
+        let entry = |key: &str| &golden.file.entries[key];
+        let labels = |array: &Array| array.data.iter().map(|l| *l as usize).collect::<Vec<_>>();
+        let [_, _, height, width] = golden.image().dims();
+        let request = request(false, &[], false);
+        let forward = golden
+            .detector
+            .forward(&golden.weights, golden.image(), &request);
+        let head = forward.head.unwrap();
+
+        let targets: Vec<ImageTargets> = (0..2)
+            .map(|i| ImageTargets {
+                boxes_xyxy: boxes(entry(&format!("targets/{i}/boxes"))),
+                labels: labels(entry(&format!("targets/{i}/labels"))),
+            })
+            .collect();
+        let assignment = golden.detector.assign([height, width], &targets);
+        for (loss, key) in golden
+            .detector
+            .losses(&head, &assignment)
+            .into_iter()
+            .zip(["loss/cls", "loss/bbox"])
+        {
+            assert_eq!(loss.0, key.replace('/', "_"));
+            let error = relative_error(&values(loss.1), &entry(key).data);
+            assert!(error <= TOLERANCE, "{key}: relative error {error:e}");
+        }
+
+        let sizes = [[48, 76], [44, 60]];
+        let found = golden.detector.detect(&head, [height, width], &sizes);
+        assert_eq!(found.len(), 2);
+        for (i, found) in found.iter().enumerate() {
+            let expected = |what: &str| entry(&format!("detections/{i}/{what}"));
+            // The same boxes in the same order.
+            assert_eq!(
+                found.labels,
+                labels(expected("labels")),
+                "{name}, image {i}"
+            );
+            for (what, values) in [
+                ("scores", &found.scores),
+                ("boxes", &found.boxes_xyxy.concat()),
+            ] {
+                let error = relative_error(values, &expected(what).data);
+                assert!(
+                    error <= TOLERANCE,
+                    "{name}, {what}: relative error {error:e}"
+                );
+            }
+        }
+    }
+}
+
+fn boxes(array: &Array) -> Vec<[f32; 4]> {
+    let (boxes, rest) = array.data.as_chunks::<4>();
+    assert!(rest.is_empty());
+    boxes.to_vec()
 }
 
 #[test]

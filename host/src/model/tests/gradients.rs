@@ -7,11 +7,12 @@ use crate::detection::HeadOutput;
 use crate::model::{build, initial_state, weights};
 use crate::rng::KeyedRng;
 
-/// Central differences in f32: the objective is known to about 1e-7 of itself, the step is chosen so
-/// that truncation and rounding both stay below a percent, and ReLUs that flip add their share.
+/// ReLUs and max-pools that flip within the step bend the objective: up to a percent at this step for
+/// the stem, whose weights move thousands of them, and under 0.2 % elsewhere. A smaller step drowns in
+/// f32 rounding. The comparison with torch is the sharp one; this one needs no second framework.
 const TOLERANCE: f64 = 0.02;
-/// Length of the step along the unit direction.
-const STEP: f64 = 1e-2;
+/// Length of the step along the gradient.
+const STEP: f64 = 3e-4;
 
 /// A fixed random combination of the outputs: sensitive to each of them.
 fn objective(head: &HeadOutput, device: &Device) -> Tensor<1> {
