@@ -43,7 +43,7 @@ pub(super) fn focal_loss(
 
 /// The class of each anchor of the level, or one of the negative constants, in the order of the
 /// map: `[N, A, H, W]`.
-fn target_classes(assignment: &Assignment, level: &Level) -> Vec<i32> {
+pub(super) fn target_classes(assignment: &Assignment, level: &Level) -> Vec<i32> {
     let mut classes = Vec::with_capacity(assignment.matched.len() * level.num_anchors());
     for (matched, labels) in assignment.matched.iter().zip(&assignment.labels) {
         for a in 0..level.per_cell {
@@ -57,7 +57,7 @@ fn target_classes(assignment: &Assignment, level: &Level) -> Vec<i32> {
 }
 
 /// Loss `[1]` and its gradient `[N, A*K, H, W]`, both plain, in one pass on the CPU.
-fn fused(
+pub(super) fn fused(
     logits: &Tensor<4>,
     level: &Level,
     classes: &[i32],
@@ -150,7 +150,7 @@ fn alphas(config: &LossConfig) -> (f32, f32) {
 }
 
 /// As [`fused`], in tensor operations, for devices whose memory the CPU should not read.
-fn composed(
+pub(super) fn composed(
     logits: &Tensor<4>,
     level: &Level,
     classes: &[i32],
