@@ -323,3 +323,29 @@ fn focal_loss_by_hand() {
     // Only dw = 0.5 of the foreground, times the weight.
     assert_eq!(scalar(&losses[1].1), 1.5);
 }
+
+#[test]
+fn a_logit_that_is_not_a_number_shows_in_the_loss() {
+    let (mut logits, deltas, assignment) = small_case();
+    logits[0] = f32::NAN;
+    let head = small_head(&logits, &deltas, &Device::flex());
+    assert!(scalar(&retinanet_losses(&head, &assignment, &config())[0].1).is_nan());
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let golden = Golden::load();
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        pool.install(|| {
+            let (head, assignment) = golden_batch(&golden);
+            let loss = retinanet_losses(&head, &assignment, &config())[0].1.clone();
+            let bits = scalar(&loss).to_bits();
+            (bits, gradients(&loss, &head.cls_logits))
+        })
+    };
+    assert_eq!(run(1), run(5));
+}
