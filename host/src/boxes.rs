@@ -107,12 +107,11 @@ mod tests {
 
     #[test]
     fn far_corner_is_added_in_double_precision() {
-        // 16777216 + 1.5 = 16777217.5; f32 has even numbers only there: nearest is 16777218.
-        // Rounding the parts first would also give 16777218, but 0.1 + 0.2 tells them apart:
-        // f64 0.30000000000000004 -> f32 0.3; f32 0.1 + f32 0.2 = 0.3 + 1 ulp.
-        let [_, _, x2, _] = xyxy_from_xywh([0.1, 0.0, 0.2, 1.0]);
-        assert_eq!(x2, 0.3_f32);
-        assert_ne!(0.1_f32 + 0.2_f32, 0.3_f32);
+        // 0.1 + 0.6 = 0.7 in f64, which rounds to the f32 nearest 0.7; the rounded parts add up to
+        // the f32 above it.
+        let [_, _, x2, _] = xyxy_from_xywh([0.1, 0.0, 0.6, 1.0]);
+        assert_eq!(x2, 0.7_f32);
+        assert_ne!(0.1_f32 + 0.6_f32, 0.7_f32);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 pub mod anchors;
 pub mod assigner;
 pub mod box_coder;
+#[cfg(test)]
+mod golden;
 mod host_values;
 mod known_gradient;
 mod levels;

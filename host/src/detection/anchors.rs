@@ -94,6 +94,7 @@ fn cell_anchors(sides: &[f32], ratios: &[f32]) -> Vec<BoxXyxy> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detection::golden::Golden;
 
     #[test]
     fn cells_are_ratio_major_and_sides_truncated() {
@@ -138,5 +139,23 @@ mod tests {
                 [4.0, 4.0]
             ]
         );
+    }
+
+    #[test]
+    fn equal_to_torchvision() {
+        let golden = Golden::load();
+        for case in 0..3 {
+            let base = golden.indices(&format!("anchors.{case}.base"))[0];
+            let input_size = golden.sizes(&format!("anchors.{case}.input_size"))[0];
+            let level_sizes = golden.sizes(&format!("anchors.{case}.level_sizes"));
+            let generator =
+                AnchorGenerator::new(base, &[1.0, 1.259_921, 1.587_401], &[0.5, 1.0, 2.0], 5);
+            // Whole pixels: equal to the bit.
+            assert_eq!(
+                *generator.anchors(input_size, &level_sizes),
+                golden.boxes(&format!("anchors.{case}.anchors")),
+                "case {case}"
+            );
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod boxes;
 mod focal;
+mod focal_term;
 
 use burn::tensor::Tensor;
 

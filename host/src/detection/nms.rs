@@ -58,6 +58,7 @@ pub fn batched_nms(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detection::golden::Golden;
 
     const A: BoxXyxy = [0.0, 0.0, 4.0, 4.0];
     /// IoU with A: 8 / 24 = 1/3.
@@ -98,5 +99,19 @@ mod tests {
     #[test]
     fn nothing_in_nothing_out() {
         assert_eq!(nms(&[], &[], 0.5), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn equal_to_torchvision() {
+        let golden = Golden::load();
+        let boxes = golden.boxes("nms.boxes");
+        let scores = golden.values("nms.scores");
+        let labels = golden.indices("nms.labels");
+        for threshold in [0.25, 0.5, 0.75] {
+            let single = nms(&boxes, scores, threshold);
+            assert_eq!(single, golden.indices(&format!("nms.single.{threshold}")));
+            let batched = batched_nms(&boxes, scores, &labels, threshold, usize::MAX);
+            assert_eq!(batched, golden.indices(&format!("nms.batched.{threshold}")));
+        }
     }
 }

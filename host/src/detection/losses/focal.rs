@@ -12,6 +12,7 @@ use burn::tensor::{Int, Tensor, TensorData, activation};
 use rayon::prelude::*;
 
 use super::LossConfig;
+use super::focal_term::{LANES, focal_terms};
 use crate::detection::host_values::{HostValues, is_on_host};
 use crate::detection::known_gradient::with_known_gradient;
 use crate::detection::levels::Level;
@@ -43,7 +44,7 @@ pub(super) fn focal_loss(
 
 /// The class of each anchor of the level, or one of the negative constants, in the order of the
 /// map: `[N, A, H, W]`.
-fn target_classes(assignment: &Assignment, level: &Level) -> Vec<i32> {
+pub(super) fn target_classes(assignment: &Assignment, level: &Level) -> Vec<i32> {
     let mut classes = Vec::with_capacity(assignment.matched.len() * level.num_anchors());
     for (matched, labels) in assignment.matched.iter().zip(&assignment.labels) {
         for a in 0..level.per_cell {
@@ -57,7 +58,7 @@ fn target_classes(assignment: &Assignment, level: &Level) -> Vec<i32> {
 }
 
 /// Loss `[1]` and its gradient `[N, A*K, H, W]`, both plain, in one pass on the CPU.
-fn fused(
+pub(super) fn fused(
     logits: &Tensor<4>,
     level: &Level,
     classes: &[i32],
@@ -96,48 +97,62 @@ fn focal_block(
     config: &LossConfig,
     gradient: &mut [f32],
 ) -> f64 {
+    if config.focal_gamma == 2.0 {
+        sum_terms(logits, classes, weight, config, gradient, |s| s * s)
+    } else {
+        let gamma = config.focal_gamma;
+        sum_terms(logits, classes, weight, config, gradient, |s| s.powf(gamma))
+    }
+}
+
+/// [`focal_block`] with `σ ↦ σ^γ` given.
+fn sum_terms(
+    logits: &[f32],
+    classes: &[i32],
+    weight: f32,
+    config: &LossConfig,
+    gradient: &mut [f32],
+    modulate: impl Fn(f32) -> f32 + Copy,
+) -> f64 {
     let (foreground, background) = alphas(config);
     let cells = classes.len();
-    let mut sum = 0.0;
+    let mut sums = [0.0_f64; LANES];
     for ((class, logits), gradient) in (0_i32..)
         .zip(logits.chunks(cells))
         .zip(gradient.chunks_mut(cells))
     {
-        for ((&logit, &target), gradient) in logits.iter().zip(classes).zip(gradient) {
-            if target == IGNORED {
-                continue;
+        for ((logits, targets), gradient) in logits
+            .chunks(LANES)
+            .zip(classes.chunks(LANES))
+            .zip(gradient.chunks_mut(LANES))
+        {
+            // Ignored anchors and the rest of a short group: a finite term of weight 0.
+            let mut z = [0.0; LANES];
+            let mut alpha = [0.0; LANES];
+            let mut slope_weight = [0.0; LANES];
+            for (i, (&logit, &target)) in logits.iter().zip(targets).enumerate() {
+                let is_foreground = target == class;
+                let sign = if is_foreground { -1.0 } else { 1.0 };
+                let counted = target != IGNORED;
+                z[i] = if counted { sign * logit } else { 0.0 };
+                alpha[i] = if is_foreground {
+                    foreground
+                } else {
+                    background
+                };
+                alpha[i] = if counted { alpha[i] } else { 0.0 };
+                slope_weight[i] = sign * alpha[i] * weight;
             }
-            let (sign, alpha) = if target == class {
-                (-1.0, foreground)
-            } else {
-                (1.0, background)
-            };
-            let (loss, slope) = focal_term(sign * logit, config.focal_gamma);
-            sum += f64::from(alpha * loss);
-            *gradient = sign * alpha * weight * slope;
+            let (losses, slopes) = focal_terms(&z, config.focal_gamma, modulate);
+            for i in 0..LANES {
+                sums[i] += f64::from(alpha[i] * losses[i]);
+            }
+            for ((gradient, slope), weight) in gradient.iter_mut().zip(slopes).zip(slope_weight) {
+                *gradient = weight * slope;
+            }
         }
     }
-    sum * f64::from(weight)
-}
-
-/// `softplus(z) σ(z)^γ` and its derivative; no step overflows or cancels for any finite `z`.
-fn focal_term(z: f32, gamma: f32) -> (f32, f32) {
-    let tail = (-z.abs()).exp();
-    let softplus = z.max(0.0) + tail.ln_1p();
-    let (sigmoid, complement) = {
-        let denominator = 1.0 + tail;
-        let (near, far) = (1.0 / denominator, tail / denominator);
-        if z >= 0.0 { (near, far) } else { (far, near) }
-    };
-    let modulation = if gamma == 2.0 {
-        sigmoid * sigmoid
-    } else {
-        sigmoid.powf(gamma)
-    };
-    (
-        softplus * modulation,
-        modulation * (sigmoid + gamma * complement * softplus),
-    )
+    sums.iter().sum::<f64>() * f64::from(weight)
 }
 
 /// Weights of foreground and background.
@@ -150,7 +165,7 @@ fn alphas(config: &LossConfig) -> (f32, f32) {
 }
 
 /// As [`fused`], in tensor operations, for devices whose memory the CPU should not read.
-fn composed(
+pub(super) fn composed(
     logits: &Tensor<4>,
     level: &Level,
     classes: &[i32],
