@@ -392,6 +392,11 @@ pub struct DistillConfig {
     pub config: BTreeMap<String, serde_json::Value>,
 }
 
+impl DistillConfig {
+    /// Value of `plugin` for plain training.
+    pub const NO_PLUGIN: &str = "none";
+}
+
 /// Evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -1,5 +1,14 @@
 //! Exit codes of the binary. 101 is Rust's own: a panic, our bug.
 
+use std::error::Error;
+use std::io;
+
+use crate::config::ConfigError;
+use crate::data::DatasetError;
+use crate::model::ModelError;
+use crate::plugin::{PluginCallError, PluginLoadError};
+use crate::state::StateError;
+
 /// Success.
 pub const OK: i32 = 0;
 /// The run failed: diverged, non-finite loss.
@@ -14,3 +23,113 @@ pub const PLUGIN_RUN: i32 = 4;
 pub const DATA: i32 = 5;
 /// Interrupted by Ctrl-C; a checkpoint was written. 128 + SIGINT, as shells have it.
 pub const INTERRUPTED: i32 = 130;
+
+/// The code for an error: that of the first one in its chain of causes that has one, and
+/// [`RUN_FAILED`] where none has.
+#[must_use]
+pub fn of(error: &anyhow::Error) -> i32 {
+    error.chain().find_map(of_cause).unwrap_or(RUN_FAILED)
+}
+
+fn of_cause(error: &(dyn Error + 'static)) -> Option<i32> {
+    if let Some(error) = error.downcast_ref::<ConfigError>() {
+        return Some(match error {
+            ConfigError::Schema { .. } => PLUGIN_LOAD,
+            _ => USAGE,
+        });
+    }
+    if error.is::<PluginLoadError>() {
+        return Some(PLUGIN_LOAD);
+    }
+    if let Some(error) = error.downcast_ref::<PluginCallError>() {
+        return Some(match error {
+            PluginCallError::UnknownMethod { .. } => USAGE,
+            _ => PLUGIN_RUN,
+        });
+    }
+    if let Some(error) = error.downcast_ref::<DatasetError>() {
+        return Some(match error {
+            DatasetError::Config { .. } | DatasetError::Unknown { .. } => USAGE,
+            _ => DATA,
+        });
+    }
+    if let Some(error) = error.downcast_ref::<ModelError>() {
+        return Some(match error {
+            ModelError::UnknownDetector { .. } | ModelError::Config { .. } => USAGE,
+            ModelError::Weights { .. } | ModelError::NoClasses => DATA,
+        });
+    }
+    if error.is::<StateError>() {
+        return Some(DATA);
+    }
+    let io_error = error.downcast_ref::<io::Error>()?;
+    Some(match io_error.kind() {
+        // The reader of standard output has what it wanted.
+        io::ErrorKind::BrokenPipe => OK,
+        _ => DATA,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typed_errors_have_their_codes_below_any_context() {
+        let cases: [(anyhow::Error, i32); 8] = [
+            (
+                ConfigError::SetForm {
+                    text: "x".to_owned(),
+                }
+                .into(),
+                USAGE,
+            ),
+            (
+                ConfigError::Schema {
+                    method: "m".to_owned(),
+                    reason: "r".to_owned(),
+                }
+                .into(),
+                PLUGIN_LOAD,
+            ),
+            (
+                PluginLoadError::NotFound {
+                    name: "x".to_owned(),
+                    searched: Vec::new(),
+                    suggestion: None,
+                }
+                .into(),
+                PLUGIN_LOAD,
+            ),
+            (
+                DatasetError::File {
+                    path: "p".to_owned(),
+                    reason: "r".to_owned(),
+                }
+                .into(),
+                DATA,
+            ),
+            (
+                DatasetError::Unknown {
+                    name: "n".to_owned(),
+                    known: String::new(),
+                }
+                .into(),
+                USAGE,
+            ),
+            (
+                ModelError::Weights {
+                    report: "r".to_owned(),
+                }
+                .into(),
+                DATA,
+            ),
+            (io::Error::from(io::ErrorKind::BrokenPipe).into(), OK),
+            (anyhow::anyhow!("diverged"), RUN_FAILED),
+        ];
+        for (error, code) in cases {
+            let error = error.context("outer");
+            assert_eq!(of(&error), code, "{error:#}");
+        }
+    }
+}

@@ -81,7 +81,7 @@ impl<'s> Walk<'s> {
             }
         }
         if !self.type_fits(schema, value) {
-            self.refuse(words::expected(self.root, schema), value, None);
+            self.refuse(words::expected(schema), value, None);
             return Ok(());
         }
         if let Some(accepted) = words::literals(schema)
@@ -94,22 +94,20 @@ impl<'s> Walk<'s> {
         match value {
             Json::Number(number) => {
                 if !in_range(schema, number) {
-                    self.refuse(words::expected(self.root, schema), value, None);
-                } else if words::types(schema) == ["number"]
-                    || words::types(schema) == ["number", "null"]
-                {
+                    self.refuse(words::expected(schema), value, None);
+                } else if is_float_type(schema) {
                     as_float(value);
                 }
             }
             Json::String(text) => {
                 let length = text.chars().count();
                 if !length_fits(schema, "minLength", "maxLength", length) {
-                    self.refuse(words::expected(self.root, schema), value, None);
+                    self.refuse(words::expected(schema), value, None);
                 }
             }
             Json::Array(items) => {
                 if !length_fits(schema, "minItems", "maxItems", items.len()) {
-                    self.refuse(words::expected(self.root, schema), value, None);
+                    self.refuse(words::expected(schema), value, None);
                 } else {
                     self.visit_items(schema, items)?;
                 }
@@ -309,6 +307,12 @@ fn list<'s>(schema: &'s Map<String, Json>, keyword: &str) -> &'s [Json] {
 fn closes(schema: &Map<String, Json>) -> bool {
     let combined = ["allOf", "anyOf", "oneOf", "$ref"];
     schema.contains_key("properties") && !combined.iter().any(|k| schema.contains_key(*k))
+}
+
+/// Where a number is wanted and an integer is not told apart from it.
+fn is_float_type(schema: &Map<String, Json>) -> bool {
+    let types = words::types(schema);
+    types.contains(&"number") && !types.contains(&"integer")
 }
 
 fn in_range(schema: &Map<String, Json>, number: &Number) -> bool {

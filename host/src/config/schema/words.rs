@@ -94,7 +94,7 @@ fn walk(
 }
 
 /// What a schema accepts: `an integer of at least 1`.
-pub(super) fn expected(root: &Json, schema: &Map<String, Json>) -> String {
+pub(super) fn expected(schema: &Map<String, Json>) -> String {
     if let Some(literals) = literals(schema) {
         return one_of(&literals);
     }
@@ -113,8 +113,10 @@ pub(super) fn expected(root: &Json, schema: &Map<String, Json>) -> String {
                 let count = bounds(schema, "minItems", "maxItems");
                 let count = count.map(|c| format!(" of {c}")).unwrap_or_default();
                 match schema.get("items").and_then(Json::as_object) {
-                    Some(items) => format!("a list{count}, each {}", expected(root, items)),
-                    None => format!("a list{count}"),
+                    Some(items) if items.contains_key("type") => {
+                        format!("a list{count}, each {}", expected(items))
+                    }
+                    _ => format!("a list{count}"),
                 }
             }
             "object" => "a table".to_owned(),
@@ -143,7 +145,7 @@ pub(super) fn expected_at(root: &Json, schema: Option<&Json>) -> String {
             }
         }
     }
-    expected(root, schema)
+    expected(schema)
 }
 
 /// `one of "sgd", "adamw"`.

@@ -1,0 +1,102 @@
+//! `kdhost model`.
+
+use clap::{Args, Subcommand};
+use comfy_table::{Table, presets};
+
+use super::print;
+use super::source::SourceArgs;
+use crate::config::{DataConfig, ResizeMode};
+use crate::data::{Split, open};
+use crate::exit_code;
+use crate::model::{Detector, TapShape, build, tap_table};
+
+/// Commands on models.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ModelCommand {
+    /// List what methods may tap, student and teacher side by side.
+    Taps(TapsArgs),
+}
+
+/// Arguments of `model taps`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct TapsArgs {
+    /// Which configuration: `student`, `teacher.model` and `data` matter.
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// Height and width of the input in pixels; without it: what `data.transform` makes.
+    #[arg(long, num_args = 2, value_names = ["HEIGHT", "WIDTH"],
+          value_parser = clap::value_parser!(u32).range(1..=16384))]
+    pub input_size: Option<Vec<u32>>,
+    /// Number of classes; without it: the data set's, which must then be there.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub num_classes: Option<u32>,
+}
+
+/// Carries out a command on models.
+///
+/// # Errors
+/// If the configuration is refused, a model cannot be built, or the data set is needed and cannot
+/// be read.
+pub fn run(command: &ModelCommand) -> anyhow::Result<i32> {
+    match command {
+        ModelCommand::Taps(args) => taps(args),
+    }
+}
+
+fn taps(args: &TapsArgs) -> anyhow::Result<i32> {
+    let config = args.source.resolve()?.config;
+    let num_classes = match args.num_classes {
+        Some(count) => count as usize,
+        None => open(&config.data, Split::Val)?.classes().len(),
+    };
+    let student = build(&config.student, num_classes)?;
+    let teacher = build(&config.teacher.model, num_classes)?;
+    let input_size = match args.input_size.as_deref() {
+        Some(&[height, width]) => [height as usize, width as usize],
+        _ => configured_size(&config.data),
+    };
+    let input_size = padded(input_size, student.as_ref());
+    print(&render(student.as_ref(), teacher.as_ref(), input_size))?;
+    Ok(exit_code::OK)
+}
+
+fn configured_size(data: &DataConfig) -> [usize; 2] {
+    let transform = &data.transform;
+    match transform.resize {
+        ResizeMode::Fixed => transform.size,
+        ResizeMode::KeepRatio => [transform.short_side, transform.long_side],
+    }
+}
+
+/// Inputs are padded before the network sees them.
+fn padded(size: [usize; 2], detector: &dyn Detector) -> [usize; 2] {
+    size.map(|extent| extent.next_multiple_of(detector.size_divisor()))
+}
+
+fn render(student: &dyn Detector, teacher: &dyn Detector, input_size: [usize; 2]) -> String {
+    let [height, width] = input_size;
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_header(["tap", "stride", "student [C, H, W]", "teacher [C, H, W]"]);
+    let shape = |shape: &Option<TapShape>| match shape {
+        Some(TapShape { channels, size, .. }) => format!("[{channels}, {}, {}]", size[0], size[1]),
+        None => "-".to_owned(),
+    };
+    for row in tap_table(student, Some(teacher), input_size) {
+        // Where the models differ in stride, both are said.
+        let mut strides: Vec<String> = [&row.student, &row.teacher]
+            .into_iter()
+            .flatten()
+            .map(|shape| shape.stride.to_string())
+            .collect();
+        strides.dedup();
+        table.add_row([
+            row.name.clone(),
+            strides.join(" / "),
+            shape(&row.student),
+            shape(&row.teacher),
+        ]);
+    }
+    let lines: Vec<String> = table.lines().map(|l| l.trim_end().to_owned()).collect();
+    format!("input [3, {height}, {width}]\n{}\n", lines.join("\n"))
+}

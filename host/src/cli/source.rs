@@ -1,0 +1,90 @@
+//! Arguments that say which configuration is meant.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use toml::Value;
+
+use crate::config::{ConfigError, Flag, Resolved, Sources};
+
+/// A configuration: files and single values.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Configuration")]
+pub struct SourceArgs {
+    /// TOML file; may be repeated, later files win. Without one: the embedded default.
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Vec<PathBuf>,
+    /// Sets one value, for example `train.lr=0.005`; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// A configuration of a run: as above, and flags for what changes most often.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Configuration")]
+pub struct RunSourceArgs {
+    /// Files and values.
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// Plugin: a file name (searched), a path with a `/`, or `none`.
+    #[arg(short, long, value_name = "FILE")]
+    pub plugin: Option<String>,
+    /// Run directories are made below it.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Seed of weights, order and augmentation.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
+    pub seed: Option<i64>,
+}
+
+impl SourceArgs {
+    /// Merges and checks.
+    ///
+    /// # Errors
+    /// See [`Sources::resolve`].
+    pub fn resolve(&self) -> Result<Resolved, ConfigError> {
+        self.sources().resolve()
+    }
+
+    fn sources(&self) -> Sources {
+        Sources {
+            files: self.config.clone(),
+            set: self.set.clone(),
+            flags: Vec::new(),
+        }
+    }
+}
+
+impl RunSourceArgs {
+    /// Merges and checks; flags win.
+    ///
+    /// # Errors
+    /// See [`Sources::resolve`].
+    pub fn resolve(&self) -> Result<Resolved, ConfigError> {
+        let mut sources = self.source.sources();
+        let plugin = self.plugin.clone().map(Value::String);
+        let output = self.output.as_ref();
+        let output = output.map(|path| Value::String(path.to_string_lossy().into_owned()));
+        let seed = self.seed.map(Value::Integer);
+        for (name, key, value) in [
+            ("--plugin", "distill.plugin", plugin),
+            ("--output", "output_dir", output),
+            ("--seed", "seed", seed),
+        ] {
+            if let Some(value) = value {
+                sources.flags.push(Flag { name, key, value });
+            }
+        }
+        sources.resolve()
+    }
+
+    /// Whether anything was given.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.source.config.is_empty()
+            && self.source.set.is_empty()
+            && self.plugin.is_none()
+            && self.output.is_none()
+            && self.seed.is_none()
+    }
+}

@@ -1,0 +1,35 @@
+//! `kdhost train`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::source::RunSourceArgs;
+
+/// Arguments of `train`.
+#[derive(Clone, Debug, Default, Args)]
+#[command(after_help = "\
+Examples:
+  kdhost train --config F.toml
+  kdhost train --config F.toml --plugin libkd_ssim.so --set distill.loss_weights.NAME=2
+  kdhost train --resume runs/DIR")]
+pub struct TrainArgs {
+    /// Which configuration.
+    #[command(flatten)]
+    pub source: RunSourceArgs,
+    /// Continue the run in this directory, with its configuration.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "set", "plugin", "output", "seed"])]
+    pub resume: Option<PathBuf>,
+    /// No progress bar, and no log below warnings.
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Trains one student.
+///
+/// # Errors
+/// If the configuration is refused or the run fails.
+pub fn run(args: &TrainArgs) -> anyhow::Result<i32> {
+    let _resolved = args.source.resolve()?;
+    unimplemented!("written by the engine: train::train(…), or resume if `args.resume` is given")
+}
