@@ -1,3 +1,4 @@
+use kd_plugin::testkit::golden::{self, Golden};
 use kd_plugin::testkit::{Bench, TapShape, gradcheck};
 use serde_json::json;
 
@@ -132,4 +133,22 @@ fn a_forbidden_connector_and_unequal_sizes_are_refused() {
     let error = bench.forward().unwrap_err();
     assert_eq!(error.status, 4);
     assert!(error.message.contains("neck.p3"), "{error}");
+}
+
+/// f32 against an f64 reference: sums of at most a thousand terms.
+const GOLDEN_TOLERANCE: f64 = 5e-6;
+
+#[test]
+fn forward_and_gradients_agree_with_pytorch() {
+    let golden = Golden::read(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/golden/hint/hint.safetensors"
+    ));
+    let cases = golden::cases(&golden);
+    assert!(cases.len() >= 6, "{cases:?}");
+    for case in cases {
+        for (name, error) in golden::replay(&golden, &case, Bench::new::<Hint>).unwrap() {
+            assert!(error <= GOLDEN_TOLERANCE, "{name}: {error:e}");
+        }
+    }
 }

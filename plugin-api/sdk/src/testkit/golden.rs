@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+
+use super::{Bench, EntryError, TapShape, relative_error};
 
 /// Named f64 arrays with their shapes, and the file's metadata.
 #[derive(Clone, Debug)]
@@ -109,4 +112,87 @@ impl Golden {
             )
         })
     }
+}
+
+/// Runs one case of a golden file through a method and returns the relative error of the loss and of
+/// every gradient, by name.
+///
+/// Tensors of a case are called `<case>/student/<tap>`, `<case>/teacher/<tap>`,
+/// `<case>/param/<path>`, `<case>/loss`, `<case>/d_student/<tap>`, `<case>/d_param/<path>`; its
+/// configuration is in the metadata `cases`, a JSON object by case.
+///
+/// # Errors
+/// If the method refuses, or the file has a parameter that the method does not.
+pub fn replay(
+    golden: &Golden,
+    case: &str,
+    new: impl Fn(&Value, &[TapShape]) -> Result<Bench, EntryError>,
+) -> Result<Vec<(String, f64)>, EntryError> {
+    let cases: Value = serde_json::from_str(golden.metadata("cases")).expect("JSON metadata");
+    let of = |kind: &str| -> Vec<(String, String)> {
+        let prefix = format!("{case}/{kind}/");
+        let strip = |name: &str| Some((name.strip_prefix(&prefix)?.to_owned(), name.to_owned()));
+        golden.names().filter_map(strip).collect()
+    };
+    let shapes = |role: &'static str| {
+        of(role).into_iter().map(move |(name, key)| {
+            let shape = <[usize; 4]>::try_from(golden.shape(&key)).expect("four extents");
+            TapShape {
+                role,
+                name,
+                shape,
+                stride: 8,
+            }
+        })
+    };
+    let taps: Vec<TapShape> = shapes("student").chain(shapes("teacher")).collect();
+    let mut bench = new(&cases[case], &taps)?;
+    for (slot, tap) in taps.iter().enumerate() {
+        let values = golden.f32s(&format!("{case}/{}/{}", tap.role, tap.name));
+        bench.tap_mut(slot).copy_from_slice(&values);
+    }
+    for (path, key) in of("param") {
+        bench.param_mut(&path).copy_from_slice(&golden.f32s(&key));
+    }
+    let out = bench.forward()?;
+    let gradients = bench.backward(&out, &[1.0], &[])?;
+    let key = format!("{case}/loss");
+    let mut errors = vec![(
+        key.clone(),
+        relative_error(&out.losses, golden.values(&key)),
+    )];
+    for (slot, tap) in taps
+        .iter()
+        .enumerate()
+        .filter(|(_, tap)| tap.role == "student")
+    {
+        let key = format!("{case}/d_student/{}", tap.name);
+        errors.push((
+            key.clone(),
+            relative_error(&gradients.taps[slot], golden.values(&key)),
+        ));
+    }
+    for (slot, (path, ..)) in bench.params().iter().enumerate() {
+        let key = format!("{case}/d_param/{path}");
+        errors.push((
+            key.clone(),
+            relative_error(&gradients.params[slot], golden.values(&key)),
+        ));
+    }
+    Ok(errors)
+}
+
+/// Names of the cases of a golden file.
+///
+/// # Panics
+/// If the metadata has no `cases`.
+#[must_use]
+pub fn cases(golden: &Golden) -> Vec<String> {
+    let cases: Value = serde_json::from_str(golden.metadata("cases")).expect("JSON metadata");
+    cases
+        .as_object()
+        .expect("an object by case")
+        .keys()
+        .cloned()
+        .collect()
 }
