@@ -2,6 +2,9 @@
  *
  * The same definitions as the Rust crate kd-abi; a test compares size and offset of every field.
  * Lifetimes, in one line: whatever an argument points to is valid until the function returns.
+ * One exception, so that a plugin can keep a graph: the memory of taps, params and targets given
+ * to a forward stays valid and unchanged until the saved state of that forward is released (the
+ * KdTensor structs that describe it do not).
  */
 #ifndef KD_PLUGIN_H
 #define KD_PLUGIN_H

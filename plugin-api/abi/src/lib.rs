@@ -12,6 +12,9 @@
 //!
 //! * A [`KdCall`] and all it points to, every spec, string and tensor: valid until the called
 //!   function returns. Never keep them.
+//! * One exception, so that a plugin can keep a graph: the memory of taps, params and targets given
+//!   to a forward stays valid and unchanged until the saved state of that forward is released (the
+//!   [`KdTensor`]s that describe it do not). Nothing may refer to it afterwards.
 //! * Strings handed to the host are copied before the callback returns. The tables are `'static`.
 //! * Outputs are allocated by the host from the plan, never alias inputs or each other, and every
 //!   element of a wanted output is written by the plugin (added to, if [`KD_T_ACCUMULATE`]).

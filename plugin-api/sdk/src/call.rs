@@ -1,0 +1,177 @@
+//! Where in the run a call happens, and what the host offers meanwhile.
+#![expect(unsafe_code, reason = "reads the call and enters the host's functions")]
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use kd_abi::{
+    KD_CALL_CHECK, KD_CALL_DETERMINISTIC, KD_CALL_TRAINING, KD_DEVICE_CPU, KdCall, KdHost,
+    KdStatus, KdStr,
+};
+
+use crate::MethodError;
+
+/// Position in the schedule and the seed of this call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CallInfo {
+    /// Index of the stage in the schedule.
+    pub stage: u32,
+    /// Index of the phase inside the stage.
+    pub phase: u32,
+    /// Optimizer steps done in this run.
+    pub step: u64,
+    /// Steps done in this phase.
+    pub phase_step: u64,
+    /// Steps this phase will have.
+    pub phase_steps: u64,
+    /// Steps this run will have.
+    pub total_steps: u64,
+    /// Epochs completed.
+    pub epoch: u64,
+    /// The only permitted source of randomness.
+    pub seed: u64,
+    /// A training step; false while the host checks or evaluates.
+    pub training: bool,
+    /// A check: nothing of it reaches the run.
+    pub check: bool,
+    /// Equal inputs and seed must give equal bits.
+    pub deterministic: bool,
+}
+
+/// Severity of a log message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(i32)]
+pub enum LogLevel {
+    /// The run stops.
+    Error = kd_abi::KD_LOG_ERROR,
+    /// The result may differ from what the user asked for.
+    Warn = kd_abi::KD_LOG_WARN,
+    /// At most a few lines an epoch.
+    Info = kd_abi::KD_LOG_INFO,
+    /// For authors.
+    Debug = kd_abi::KD_LOG_DEBUG,
+    /// For authors, in bulk.
+    Trace = kd_abi::KD_LOG_TRACE,
+}
+
+/// One call from the host: its facts, its services. Lives as long as the entry runs.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    raw: &'a KdCall,
+    host: &'a KdHost,
+}
+
+impl<'a> Call<'a> {
+    /// Wraps the host's call; `None` if it or its host table is null or cut short.
+    ///
+    /// # Safety
+    /// `call` must be null or valid for `'a`, and so must all it points to.
+    pub(crate) unsafe fn from_raw(call: *const KdCall) -> Option<Self> {
+        // SAFETY: the caller's promise.
+        let raw = unsafe { call.as_ref()? };
+        // SAFETY: as above.
+        let host = unsafe { raw.host.as_ref()? };
+        let whole = raw.struct_size as usize >= size_of::<KdCall>()
+            && host.struct_size as usize >= size_of::<KdHost>();
+        whole.then_some(Call { raw, host })
+    }
+
+    /// Position in the schedule and the seed.
+    #[must_use]
+    pub fn info(&self) -> CallInfo {
+        let raw = self.raw;
+        CallInfo {
+            stage: raw.stage,
+            phase: raw.phase,
+            step: raw.step,
+            phase_step: raw.phase_step,
+            phase_steps: raw.phase_steps,
+            total_steps: raw.total_steps,
+            epoch: raw.epoch,
+            seed: raw.seed,
+            training: raw.flags & KD_CALL_TRAINING != 0,
+            check: raw.flags & KD_CALL_CHECK != 0,
+            deterministic: raw.flags & KD_CALL_DETERMINISTIC != 0,
+        }
+    }
+
+    /// Returns [`MethodError::cancelled`] if the host asked to stop. Poll it in long loops.
+    ///
+    /// # Errors
+    /// If the cancel flag is set.
+    pub fn check_cancelled(&self) -> Result<(), MethodError> {
+        if self.raw.cancel.is_null() {
+            return Ok(());
+        }
+        // SAFETY: valid for the call by contract; the host writes it atomically.
+        let flag = unsafe { AtomicU32::from_ptr(self.raw.cancel.cast_mut()) };
+        if flag.load(Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
+        Err(MethodError::cancelled("the host asked to stop"))
+    }
+
+    pub(crate) fn check_device(&self) -> Result<(), MethodError> {
+        if self.raw.device.kind == KD_DEVICE_CPU {
+            return Ok(());
+        }
+        Err(MethodError::device(format!(
+            "the call is for device type {}; this plugin computes on the CPU",
+            self.raw.device.kind
+        )))
+    }
+
+    /// Whether a message of this level and target would be shown.
+    #[must_use]
+    pub fn log_enabled(&self, level: LogLevel, target: &str) -> bool {
+        self.host.log_enabled.is_some_and(|enabled| {
+            // SAFETY: inside a call, on its thread, with its context.
+            unsafe { enabled(self.raw.host_ctx, level as i32, KdStr::new(target)) != 0 }
+        })
+    }
+
+    /// Writes into the host's log. `tracing` events do the same; this works without a subscriber.
+    pub fn log(&self, level: LogLevel, target: &str, message: &str) {
+        self.log_fields(level, target, message, "");
+    }
+
+    pub(crate) fn log_fields(&self, level: LogLevel, target: &str, message: &str, fields: &str) {
+        if let Some(log) = self.host.log {
+            // SAFETY: inside a call, on its thread, with its context; the host copies the strings.
+            unsafe {
+                log(
+                    self.raw.host_ctx,
+                    level as i32,
+                    KdStr::new(target),
+                    KdStr::new(message),
+                    KdStr::new(fields),
+                );
+            }
+        }
+    }
+
+    /// Reports a statistic of this step. Its name must be among the method's `METRICS`.
+    pub fn metric(&self, name: &str, value: f64) {
+        if let Some(metric) = self.host.metric {
+            // SAFETY: as for `log`.
+            unsafe { metric(self.raw.host_ctx, KdStr::new(name), value) }
+        }
+    }
+
+    pub(crate) fn set_error(&self, status: KdStatus, message: &str, detail_json: &str) {
+        if let Some(set_error) = self.host.set_error {
+            // SAFETY: as for `log`.
+            unsafe {
+                set_error(
+                    self.raw.host_ctx,
+                    status,
+                    KdStr::new(message),
+                    KdStr::new(detail_json),
+                );
+            }
+        }
+    }
+
+    pub(crate) fn as_raw(&self) -> *const KdCall {
+        self.raw
+    }
+}

@@ -1,0 +1,419 @@
+//! The functions that the host calls, generic over the method.
+//!
+//! Each checks its pointers, enters the guard, turns the C arguments into checked views and calls
+//! the method. Nothing else in the crate is `extern "C"`.
+#![expect(unsafe_code, reason = "implements the C side of the boundary")]
+
+use std::ffi::c_void;
+use std::slice;
+
+use kd_abi::{
+    KD_E_INVALID_ARG, KD_OK, KdBackward, KdCall, KdForward, KdInst, KdMethod, KdPlanSink, KdSaved,
+    KdStatus, KdStr, KdTap, KdTensor,
+};
+
+use crate::call::Call;
+use crate::guard::{guard, guard_silent};
+use crate::plan_sink;
+use crate::raw::{BackwardArgs, ForwardArgs, RawMethod, RawPlan};
+use crate::tap::{Role, TapInfo, Taps};
+use crate::{MethodError, TensorView, TensorViewMut, config};
+
+struct Instance<R> {
+    method: R,
+    planned: Option<Planned>,
+    poisoned: bool,
+}
+
+struct Planned {
+    taps: Taps,
+    plan: RawPlan,
+}
+
+impl<R> Instance<R> {
+    fn planned(&self) -> Result<&Planned, MethodError> {
+        self.planned
+            .as_ref()
+            .ok_or_else(|| MethodError::state("called before `plan`"))
+    }
+}
+
+/// The table of a method.
+#[must_use]
+pub const fn table<R: RawMethod>() -> KdMethod {
+    KdMethod {
+        struct_size: size_of::<KdMethod>() as u32,
+        flags: 0,
+        id: KdStr::new(R::ID),
+        create: Some(create::<R>),
+        destroy: Some(destroy::<R>),
+        plan: Some(plan::<R>),
+        init_state: Some(init_state::<R>),
+        forward: Some(forward::<R>),
+        backward: Some(backward::<R>),
+        release_saved: Some(release_saved::<R>),
+        get_extension: Some(get_extension),
+    }
+}
+
+unsafe extern "C" fn create<R: RawMethod>(
+    call: *const KdCall,
+    config_json: KdStr,
+    out: *mut *mut KdInst,
+) -> KdStatus {
+    let body = |_: &Call<'_>| {
+        if out.is_null() {
+            return Err(MethodError::invalid_argument("null place for the instance"));
+        }
+        // SAFETY: borrowed for the call by contract.
+        let text = unsafe { text(config_json, "configuration")? };
+        let method = R::new(config::read::<R::Config>(text)?)?;
+        let instance = Box::new(Instance {
+            method,
+            planned: None,
+            poisoned: false,
+        });
+        // SAFETY: not null, writable by contract.
+        unsafe { out.write(Box::into_raw(instance).cast()) };
+        Ok(())
+    };
+    // SAFETY: the host's promise on `call`.
+    unsafe { guard(R::ID, "create", call, body) }.status
+}
+
+unsafe extern "C" fn destroy<R: RawMethod>(inst: *mut KdInst) {
+    if !inst.is_null() {
+        guard_silent(|| {
+            // SAFETY: made by `create`, destroyed once.
+            drop(unsafe { Box::from_raw(inst.cast::<Instance<R>>()) });
+        });
+    }
+}
+
+unsafe extern "C" fn plan<R: RawMethod>(
+    inst: *mut KdInst,
+    call: *const KdCall,
+    taps: *const KdTap,
+    n_taps: u32,
+    sink: *const KdPlanSink,
+) -> KdStatus {
+    // SAFETY: the host's promise on all arguments.
+    unsafe {
+        entered::<R>("plan", inst, call, |instance, _| {
+            let raw = array(taps, n_taps, "taps")?;
+            let taps = raw
+                .iter()
+                .enumerate()
+                .map(|(index, tap)| tap_info(index, tap))
+                .collect::<Result<Vec<_>, _>>()?;
+            let taps = Taps::new(taps);
+            let plan = instance.method.plan(&taps)?;
+            check_names::<R>(&plan)?;
+            let sink = sink
+                .as_ref()
+                .ok_or_else(|| MethodError::invalid_argument("null plan sink"))?;
+            plan_sink::declare(sink, &taps, raw, &plan)?;
+            instance.planned = Some(Planned { taps, plan });
+            Ok(())
+        })
+    }
+}
+
+unsafe extern "C" fn init_state<R: RawMethod>(
+    inst: *mut KdInst,
+    call: *const KdCall,
+    params: *mut KdTensor,
+    n_params: u32,
+    buffers: *mut KdTensor,
+    n_buffers: u32,
+) -> KdStatus {
+    // SAFETY: the host's promise on all arguments.
+    unsafe {
+        entered::<R>("init_state", inst, call, |instance, call| {
+            let plan = &instance.planned()?.plan;
+            expect_len("params", n_params, plan.params.len())?;
+            expect_len("buffers", n_buffers, plan.buffers.len())?;
+            let mut params = views_mut(params, n_params, "param")?;
+            let mut buffers = views_mut(buffers, n_buffers, "buffer")?;
+            instance.method.init_state(call, &mut params, &mut buffers)
+        })
+    }
+}
+
+unsafe extern "C" fn forward<R: RawMethod>(
+    inst: *mut KdInst,
+    call: *const KdCall,
+    args: *const KdForward,
+    saved: *mut *mut KdSaved,
+) -> KdStatus {
+    if !saved.is_null() {
+        // SAFETY: writable by contract. Null unless all goes well.
+        unsafe { saved.write(std::ptr::null_mut()) };
+    }
+    // SAFETY: the host's promise on all arguments.
+    unsafe {
+        entered::<R>("forward", inst, call, |instance, call| {
+            let args = args
+                .as_ref()
+                .ok_or_else(|| MethodError::invalid_argument("null arguments"))?;
+            let Planned { taps, plan } = instance.planned()?;
+            expect_len("taps", args.n_taps, taps.len())?;
+            expect_len("params", args.n_params, plan.params.len())?;
+            expect_len("buffers", args.n_buffers, plan.buffers.len())?;
+            expect_len("targets", args.n_targets, R::TARGETS.len())?;
+            expect_len("losses", args.n_losses, plan.losses.len())?;
+            expect_len("maps", args.n_maps, plan.maps.len())?;
+            let mut views = ForwardArgs {
+                taps: views(args.taps, args.n_taps, "tap")?,
+                params: views(args.params, args.n_params, "param")?,
+                buffers: views_mut(args.buffers, args.n_buffers, "buffer")?,
+                targets: views(args.targets, args.n_targets, "target")?,
+                losses: views_mut(args.losses, args.n_losses, "loss")?,
+                maps: views_mut(args.maps, args.n_maps, "map")?,
+            };
+            check_shapes(taps, &views.taps)?;
+            check_state(plan, &views.params)?;
+            if saved.is_null() {
+                return Err(MethodError::invalid_argument(
+                    "null place for the saved state",
+                ));
+            }
+            let kept = instance.method.forward(call, &mut views)?;
+            saved.write(Box::into_raw(Box::new(kept)).cast());
+            Ok(())
+        })
+    }
+}
+
+unsafe extern "C" fn backward<R: RawMethod>(
+    inst: *mut KdInst,
+    call: *const KdCall,
+    args: *const KdBackward,
+    saved: *mut KdSaved,
+) -> KdStatus {
+    // SAFETY: the host's promise on all arguments.
+    unsafe {
+        entered::<R>("backward", inst, call, |instance, call| {
+            let args = args
+                .as_ref()
+                .ok_or_else(|| MethodError::invalid_argument("null arguments"))?;
+            let Planned { taps, plan } = instance.planned()?;
+            expect_len("taps", args.n_taps, taps.len())?;
+            expect_len("params", args.n_params, plan.params.len())?;
+            expect_len("losses", args.n_losses, plan.losses.len())?;
+            expect_len("maps", args.n_maps, plan.maps.len())?;
+            let saved = saved
+                .cast::<R::Saved>()
+                .as_mut()
+                .ok_or_else(|| MethodError::state("null saved state; run forward first"))?;
+            let d_losses = views(args.d_losses, args.n_losses, "d_loss")?;
+            let mut views = BackwardArgs {
+                taps: views(args.taps, args.n_taps, "tap")?,
+                params: views(args.params, args.n_params, "param")?,
+                d_losses: d_losses
+                    .iter()
+                    .map(TensorView::scalar)
+                    .collect::<Result<_, _>>()?,
+                d_maps: views(args.d_maps, args.n_maps, "d_map")?,
+                d_taps: views_mut(args.d_taps, args.n_taps, "d_tap")?,
+                d_params: views_mut(args.d_params, args.n_params, "d_param")?,
+            };
+            check_shapes(taps, &views.taps)?;
+            check_state(plan, &views.params)?;
+            instance.method.backward(call, &mut views, saved)
+        })
+    }
+}
+
+/// The instance is not touched: this may run on another thread.
+unsafe extern "C" fn release_saved<R: RawMethod>(_inst: *mut KdInst, saved: *mut KdSaved) {
+    if !saved.is_null() {
+        guard_silent(|| {
+            // SAFETY: made by `forward`, released once.
+            drop(unsafe { Box::from_raw(saved.cast::<R::Saved>()) });
+        });
+    }
+}
+
+unsafe extern "C" fn get_extension(_inst: *mut KdInst, _id: KdStr) -> *const c_void {
+    std::ptr::null()
+}
+
+/// Guards an entry of an existing instance; a panic poisons it.
+///
+/// # Safety
+/// `inst` must come from `create::<R>` and be entered by nobody else; `call` as for [`guard`].
+unsafe fn entered<R: RawMethod>(
+    entry: &str,
+    inst: *mut KdInst,
+    call: *const KdCall,
+    body: impl FnOnce(&mut Instance<R>, &Call<'_>) -> Result<(), MethodError>,
+) -> KdStatus {
+    // SAFETY: the caller's promise.
+    let instance = unsafe { inst.cast::<Instance<R>>().as_mut() };
+    let Some(instance) = instance else {
+        let refuse = |_: &Call<'_>| Err(MethodError::invalid_argument("null instance"));
+        // SAFETY: the caller's promise.
+        return unsafe { guard(R::ID, entry, call, refuse) }.status;
+    };
+    let poisoned = instance.poisoned;
+    // SAFETY: the caller's promise.
+    let outcome = unsafe {
+        guard(R::ID, entry, call, |call| {
+            if poisoned {
+                return Err(MethodError::state(
+                    "the method panicked in an earlier call; only destroy it now",
+                ));
+            }
+            call.check_device()?;
+            body(instance, call)
+        })
+    };
+    if outcome.panicked {
+        // SAFETY: as above; the borrow of the closure has ended.
+        if let Some(instance) = unsafe { inst.cast::<Instance<R>>().as_mut() } {
+            instance.poisoned = true;
+        }
+    }
+    outcome.status
+}
+
+fn check_names<R: RawMethod>(plan: &RawPlan) -> Result<(), MethodError> {
+    let losses = plan
+        .losses
+        .iter()
+        .map(|(name, _)| (name, R::LOSSES, "LOSSES"));
+    let maps = plan.maps.iter().map(|map| (&map.name, R::MAPS, "MAPS"));
+    for (name, declared, list) in losses.chain(maps) {
+        if !declared.contains(&name.as_str()) {
+            return Err(MethodError::internal(format!(
+                "the plan declares `{name}`, which is not in {list} {declared:?}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_shapes(taps: &Taps, views: &[TensorView<'_>]) -> Result<(), MethodError> {
+    for (tap, view) in taps.iter().zip(views) {
+        let fits = tap.shape.len() == view.shape().len()
+            && (tap.shape.iter().zip(view.shape()))
+                .all(|(&planned, &got)| planned < 0 || planned as usize == got);
+        if !fits {
+            return Err(MethodError::shape(format!(
+                "{} tap `{}` has shape {:?}, planned was {:?}",
+                tap.role.name(),
+                tap.name,
+                view.shape(),
+                tap.shape
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_state(plan: &RawPlan, views: &[TensorView<'_>]) -> Result<(), MethodError> {
+    for (spec, view) in plan.params.iter().zip(views) {
+        if spec.shape != view.shape() {
+            return Err(MethodError::shape(format!(
+                "parameter `{}` has shape {:?}, planned was {:?}",
+                spec.name,
+                view.shape(),
+                spec.shape
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn expect_len(what: &str, got: u32, expected: usize) -> Result<(), MethodError> {
+    if got as usize == expected {
+        return Ok(());
+    }
+    Err(MethodError::invalid_argument(format!(
+        "{got} {what}, planned were {expected}"
+    )))
+}
+
+/// # Safety
+/// `first` must be null or valid for `len` elements for `'a`.
+unsafe fn array<'a, T>(first: *const T, len: u32, what: &str) -> Result<&'a [T], MethodError> {
+    if len == 0 {
+        return Ok(&[]);
+    }
+    if first.is_null() {
+        return Err(MethodError::invalid_argument(format!("null {what}")));
+    }
+    // SAFETY: the caller's promise.
+    Ok(unsafe { slice::from_raw_parts(first, len as usize) })
+}
+
+/// # Safety
+/// As [`array`] and [`TensorView::from_raw`].
+unsafe fn views<'a>(
+    first: *const KdTensor,
+    len: u32,
+    what: &str,
+) -> Result<Vec<TensorView<'a>>, MethodError> {
+    // SAFETY: the caller's promise.
+    let tensors = unsafe { array(first, len, what)? };
+    let wrap = |(slot, tensor)| {
+        // SAFETY: the caller's promise.
+        unsafe { TensorView::from_raw(tensor, &format!("{what} {slot}")) }
+    };
+    tensors.iter().enumerate().map(wrap).collect()
+}
+
+/// # Safety
+/// As [`array`] and [`TensorViewMut::from_raw`].
+unsafe fn views_mut<'a>(
+    first: *mut KdTensor,
+    len: u32,
+    what: &str,
+) -> Result<Vec<TensorViewMut<'a>>, MethodError> {
+    // SAFETY: the caller's promise.
+    let tensors = unsafe { array(first.cast_const(), len, what)? };
+    let wrap = |(slot, tensor)| {
+        // SAFETY: the caller's promise.
+        unsafe { TensorViewMut::from_raw(tensor, &format!("{what} {slot}")) }
+    };
+    tensors.iter().enumerate().map(wrap).collect()
+}
+
+/// # Safety
+/// `raw` must be borrowed text as the ABI says.
+unsafe fn text<'a>(raw: KdStr, what: &str) -> Result<&'a str, MethodError> {
+    // SAFETY: the caller's promise.
+    std::str::from_utf8(unsafe { raw.as_bytes() })
+        .map_err(|_| MethodError::invalid_argument(format!("{what} is not UTF-8")))
+}
+
+/// # Safety
+/// The pointers of `tap` must be as the ABI says.
+unsafe fn tap_info(index: usize, tap: &KdTap) -> Result<TapInfo, MethodError> {
+    let ndim = u32::try_from(tap.ndim)
+        .map_err(|_| MethodError::invalid_argument(format!("tap {index}: ndim {}", tap.ndim)))?;
+    // SAFETY: the caller's promise.
+    unsafe {
+        Ok(TapInfo {
+            index,
+            name: text(tap.name, "tap name")?.to_owned(),
+            role: Role::from_name(text(tap.role, "tap role")?),
+            dtype: tap.dtype,
+            shape: array(tap.shape, ndim, "tap shape")?.to_vec(),
+            stride: tap.stride,
+            use_bits: tap.use_bits,
+        })
+    }
+}
+
+// A plugin needs no set-up: logging follows each call.
+pub(crate) unsafe extern "C" fn init(host: *const kd_abi::KdHost, _ctx: *mut c_void) -> KdStatus {
+    if host.is_null() {
+        KD_E_INVALID_ARG
+    } else {
+        KD_OK
+    }
+}
+
+pub(crate) unsafe extern "C" fn deinit() {}
