@@ -145,6 +145,24 @@ fn truncation_never_reaches_the_linker() {
 }
 
 #[test]
+fn damaged_headers_are_answered_and_never_panic() {
+    let bytes = fs::read(faulty(&[])).unwrap();
+    let header = FileHeader64::<Endianness>::parse(bytes.as_slice()).unwrap();
+    let sections = header.e_shoff.get(header.endian().unwrap()) as usize;
+    // File header, program headers, notes and dynamic symbols; then the section table.
+    let places = (0..1200).chain(sections..bytes.len());
+    let mut refused = 0;
+    for at in places {
+        for value in [0x00, 0x7f, 0xff] {
+            let mut damaged = bytes.clone();
+            damaged[at] = value;
+            refused += usize::from(kdhost::plugin::elf::read(&damaged).is_err());
+        }
+    }
+    assert!(refused > 100, "only {refused} kinds of damage were seen");
+}
+
+#[test]
 fn libraries_without_a_manifest() {
     refused_saying(
         &faulty(&["NO_NOTE"]),

@@ -203,7 +203,7 @@ pub enum PluginLoadError {
         now: String,
     },
     /// The dynamic linker refused: undefined symbol, missing dependency, too new a libc.
-    #[error("the dynamic linker refused `{}`: {reason}", .path.display())]
+    #[error("the dynamic linker refused `{}`: {reason}; link the plugin with all it calls (-Wl,-z,defs names what is missing)", .path.display())]
     DlOpen {
         /// The file.
         path: PathBuf,
@@ -269,7 +269,7 @@ pub enum PluginLoadError {
         got: u32,
     },
     /// The code does not offer what the manifest says.
-    #[error("manifest and table of `{}` disagree on {what}: manifest {manifest}, table {table}", .path.display())]
+    #[error("manifest and table of `{}` disagree on {what}: manifest {manifest}, table {table}; make both from one source", .path.display())]
     TableDisagrees {
         /// The file.
         path: PathBuf,

@@ -17,7 +17,7 @@ impl Method {
     ///
     /// # Shapes
     /// - `taps`: as bound, in that order, `[N, C, H, W]`.
-    /// - `params`, `buffers`: as planned.
+    /// - `params`, `buffers`: as planned. Buffers are written, in check calls too: give a copy there.
     /// - `targets`: in the manifest's order.
     /// - `losses`: one value for each planned loss.
     /// - `maps`: as planned with the batch's extents put in.
