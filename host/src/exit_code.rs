@@ -5,9 +5,12 @@ use std::io;
 
 use crate::config::ConfigError;
 use crate::data::DatasetError;
+use crate::distill::DistillError;
+use crate::engine::EngineError;
 use crate::model::ModelError;
 use crate::plugin::{PluginCallError, PluginLoadError};
 use crate::state::StateError;
+use crate::visualize::draw::DrawError;
 
 /// Success.
 pub const OK: i32 = 0;
@@ -59,14 +62,64 @@ fn of_cause(error: &(dyn Error + 'static)) -> Option<i32> {
             ModelError::Weights { .. } | ModelError::NoClasses => DATA,
         });
     }
-    if error.is::<StateError>() {
+    if error.is::<StateError>() || error.is::<DrawError>() {
         return Some(DATA);
+    }
+    if let Some(error) = error.downcast_ref::<EngineError>() {
+        return of_engine(error);
+    }
+    if let Some(error) = error.downcast_ref::<DistillError>() {
+        return of_distill(error);
     }
     let io_error = error.downcast_ref::<io::Error>()?;
     Some(match io_error.kind() {
         // The reader of standard output has what it wanted.
         io::ErrorKind::BrokenPipe => OK,
         _ => DATA,
+    })
+}
+
+/// A transparent error shows its inner error's causes but hides the inner error itself.
+fn of_engine(error: &EngineError) -> Option<i32> {
+    Some(match error {
+        EngineError::Config(inner) => of_cause(inner)?,
+        EngineError::Data(inner) => of_cause(inner)?,
+        EngineError::Model(inner) => of_cause(inner)?,
+        EngineError::Distill(inner) => of_distill(inner)?,
+        EngineError::NoBatches { .. } | EngineError::ResumeMismatch { .. } => USAGE,
+        EngineError::Interrupted { .. } => INTERRUPTED,
+        EngineError::State(_)
+        | EngineError::Checkpoint(_)
+        | EngineError::RunDir(_)
+        | EngineError::Optimizer(_)
+        | EngineError::Weights(_)
+        | EngineError::Ema(_)
+        | EngineError::Metrics(_)
+        | EngineError::Eval(_)
+        | EngineError::Classes { .. }
+        | EngineError::NotExported { .. }
+        | EngineError::Result { .. } => DATA,
+        EngineError::Gradient(_)
+        | EngineError::Interrupt(_)
+        | EngineError::NonFiniteLoss { .. }
+        | EngineError::TeacherChanged { .. } => RUN_FAILED,
+    })
+}
+
+fn of_distill(error: &DistillError) -> Option<i32> {
+    Some(match error {
+        DistillError::Load(inner) => of_cause(inner)?,
+        DistillError::Call(inner) => of_cause(inner)?,
+        DistillError::Config(inner) => of_cause(inner)?,
+        DistillError::UnusedTap { .. }
+        | DistillError::UnknownMethod { .. }
+        | DistillError::UnknownLoss { .. } => USAGE,
+        DistillError::UnknownTap { .. }
+        | DistillError::UnknownRole { .. }
+        | DistillError::UnknownTarget { .. } => PLUGIN_LOAD,
+        DistillError::Schedule { .. }
+        | DistillError::Plan { .. }
+        | DistillError::NonFinite { .. } => PLUGIN_RUN,
     })
 }
 

@@ -2,3 +2,5 @@
 
 pub mod draw;
 mod font;
+
+pub use draw::{draw_detections, save_png};

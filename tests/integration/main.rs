@@ -1,4 +1,8 @@
 //! Tests across crates and processes, as one binary.
+#![expect(
+    clippy::unwrap_used,
+    reason = "functions shared by tests fail as tests do"
+)]
 
 mod abi_layout;
 mod plugin_calls;

@@ -1,6 +1,7 @@
 //! Plugins made for tests: compiled from `fixtures/`, or a sound one with some bytes changed.
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -118,13 +119,32 @@ pub fn write(name: &str, content: &[u8]) -> PathBuf {
     path
 }
 
-/// A folder that lives as long as the test process.
+/// A folder of this process beside the test binary.
+///
+/// # Panics
+/// If it cannot be made.
 #[must_use]
 pub fn scratch() -> &'static Path {
-    static SCRATCH: OnceLock<tempfile::TempDir> = OnceLock::new();
-    SCRATCH
-        .get_or_init(|| tempfile::tempdir().expect("a temporary folder can be made"))
-        .path()
+    static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
+    SCRATCH.get_or_init(|| {
+        let binary = std::env::current_exe().expect("a process has an executable");
+        let fixtures = binary.with_file_name("fixtures");
+        remove_left_over(&fixtures);
+        let own = fixtures.join(std::process::id().to_string());
+        fs::create_dir_all(&own).expect("a folder can be made beside the test binary");
+        own
+    })
+}
+
+/// Statics are never dropped, so each process clears up after those that have ended.
+fn remove_left_over(fixtures: &Path) {
+    for entry in fs::read_dir(fixtures).into_iter().flatten().flatten() {
+        let process = Path::new("/proc").join(entry.file_name());
+        if !process.exists() {
+            // Another process may be clearing up too.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 fn minimal_rust(name: &str, kd_abi: &Path, flags: &[&str]) -> PathBuf {
@@ -171,11 +191,17 @@ fn exchange_tap_fields(text: &str, expected: bool) -> String {
         .replace("    pub exchanged: u32,", second)
 }
 
+/// A file name's part for these macros; values can be longer than names may be.
 fn suffix(defines: &[&str]) -> String {
     let text = defines.join("-");
-    text.chars()
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    let shown: String = text
+        .chars()
+        .take(40)
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
-        .collect()
+        .collect();
+    format!("{shown}_{:x}", hasher.finish())
 }
 
 /// Makes `path` unless an earlier call did.

@@ -4,7 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::print;
 use super::source::SourceArgs;
+use crate::config::DataConfig;
+use crate::data::{self, Split};
+use crate::engine::{EngineError, evaluate, export};
+use crate::exit_code;
 
 /// Arguments of `eval`.
 #[derive(Clone, Debug, Default, Args)]
@@ -13,10 +18,10 @@ Examples:
   kdhost eval --config F.toml --checkpoint runs/DIR/student.safetensors
   kdhost eval --config F.toml --checkpoint C --json > metrics.json")]
 pub struct EvalArgs {
-    /// Which configuration: `student`, `data` and `eval` matter.
+    /// Which configuration: `data` and `eval` matter; the model is in the checkpoint.
     #[command(flatten)]
     pub source: SourceArgs,
-    /// Safetensors file with the student's weights.
+    /// `student.safetensors` of a run.
     #[arg(long, value_name = "FILE")]
     pub checkpoint: PathBuf,
     /// Print JSON instead of tables.
@@ -29,6 +34,25 @@ pub struct EvalArgs {
 /// # Errors
 /// If the configuration is refused, the checkpoint does not fit or an image cannot be read.
 pub fn run(args: &EvalArgs) -> anyhow::Result<i32> {
-    let _resolved = args.source.resolve()?;
-    unimplemented!("written by the engine: evaluate::evaluate(…)")
+    let config = args.source.resolve()?.config;
+    let model = export::load(&args.checkpoint)?;
+    let dataset = data::open(&config.data, Split::Val)?;
+    if dataset.classes() != model.classes {
+        return Err(EngineError::Classes {
+            train: model.classes.join(", "),
+            val: dataset.classes().join(", "),
+        }
+        .into());
+    }
+    // The file says how its images are prepared; the configuration says which images.
+    let data = DataConfig { transform: model.transform.clone(), ..config.data.clone() };
+    let weights = model.weights.tensors();
+    let evaluation =
+        evaluate::evaluate(model.detector.as_ref(), weights, &dataset, &data, &config.eval)?;
+    if args.json {
+        print(&serde_json::to_string_pretty(&evaluation.metrics)?)?;
+    } else {
+        print(&evaluation.metrics.to_string())?;
+    }
+    Ok(exit_code::OK)
 }

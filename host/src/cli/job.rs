@@ -1,8 +1,18 @@
 //! `kdhost` without a command: the comparison of plain and distilled student.
 
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use clap::Args;
 
+use super::print;
 use super::source::RunSourceArgs;
+use crate::config::Config;
+use crate::engine::interrupt::Interrupt;
+use crate::engine::job::{self, JobOptions};
+use crate::engine::progress::ProgressMode;
+use crate::engine::{table, train};
+use crate::exit_code;
 
 /// Arguments of the main job.
 #[derive(Clone, Debug, Default, Args)]
@@ -20,6 +30,53 @@ pub struct JobArgs {
 /// # Errors
 /// If the configuration is refused or a run fails.
 pub fn run(args: &JobArgs) -> anyhow::Result<i32> {
-    let _resolved = args.source.resolve()?;
-    unimplemented!("written by the engine: job::run(&resolved.config, …)")
+    let resolved = args.source.resolve()?;
+    run_job(&resolved.config, args.source.output.clone(), false, true, args.quiet)
+}
+
+/// Runs the engine and prints what came out.
+pub(super) fn run_job(
+    config: &Config,
+    folder: Option<PathBuf>,
+    resume: bool,
+    control: bool,
+    quiet: bool,
+) -> anyhow::Result<i32> {
+    let options = JobOptions {
+        folder,
+        stamp: stamp(),
+        resume,
+        control,
+        progress: ProgressMode::detect(quiet),
+    };
+    let report = job::run(config, &options, &Interrupt::install()?)?;
+    let mut text = table::render(&report.rows);
+    if let (Some(method), Some(row)) = (&report.method, report.rows.last()) {
+        text.push_str(&format!("\n{method}: {}", table::cost(row)));
+    }
+    text.push_str(&format!(
+        "\n{}, {}",
+        report.student.display(),
+        train::spoken(Duration::from_secs_f64(report.seconds))
+    ));
+    print(&text)?;
+    Ok(exit_code::OK)
+}
+
+/// UTC, to the second, for the name of a run directory.
+fn stamp() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
+    let (days, seconds) = (now / 86_400, now % 86_400);
+    // Civil date from days since 1970 (Howard Hinnant, "chrono-compatible low-level date algorithms").
+    let z = days + 719_468;
+    let (era, day_of_era) = (z / 146_097, z % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}")
 }

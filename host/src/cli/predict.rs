@@ -4,21 +4,21 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::source::SourceArgs;
+use super::print;
+use crate::engine::{export, predict};
+use crate::exit_code;
+use crate::visualize::{draw_detections, save_png};
 
 /// Arguments of `predict`.
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "\
 Example:
-  kdhost predict a.jpg b.png --config F.toml --checkpoint runs/DIR/student.safetensors --out drawn")]
+  kdhost predict a.jpg b.png --checkpoint runs/DIR/student.safetensors --out drawn")]
 pub struct PredictArgs {
     /// JPEG or PNG files.
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
-    /// Which configuration: `student` and `data.transform` matter.
-    #[command(flatten)]
-    pub source: SourceArgs,
-    /// Safetensors file with the student's weights.
+    /// `student.safetensors` of a run; it holds architecture, classes and input transform.
     #[arg(long, value_name = "FILE")]
     pub checkpoint: PathBuf,
     /// Folder for the drawn images; made if it is not there.
@@ -35,8 +35,31 @@ pub struct PredictArgs {
 /// If the configuration is refused, the checkpoint does not fit or an image cannot be read or
 /// written.
 pub fn run(args: &PredictArgs) -> anyhow::Result<i32> {
-    let _resolved = args.source.resolve()?;
-    unimplemented!("written by the engine: predict::predict(…)")
+    let model = export::load(&args.checkpoint)?;
+    for path in &args.images {
+        let (pixels, found) = predict::predict(&model, path)?;
+        let kept = found.scores.iter().take_while(|s| **s >= args.score_threshold).count();
+        let drawn = draw_detections(
+            &pixels,
+            &found.boxes_xyxy[..kept],
+            &found.labels[..kept],
+            Some(&found.scores[..kept]),
+            &model.classes,
+        );
+        let name = path.file_stem().map_or("image".into(), |n| n.to_string_lossy().into_owned());
+        let out = args.out.join(format!("{name}.png"));
+        save_png(&drawn, &out)?;
+        let mut text = format!("{} -> {}", path.display(), out.display());
+        for ((bbox, score), label) in
+            found.boxes_xyxy.iter().zip(&found.scores).zip(&found.labels).take(kept)
+        {
+            let [x1, y1, x2, y2] = bbox;
+            let class = &model.classes[*label];
+            text.push_str(&format!("\n  {class} {score:.2} [{x1:.0}, {y1:.0}, {x2:.0}, {y2:.0}]"));
+        }
+        print(&text)?;
+    }
+    Ok(exit_code::OK)
 }
 
 fn score(text: &str) -> Result<f32, String> {

@@ -29,7 +29,7 @@ pub struct RunSourceArgs {
     /// Plugin: a file name (searched), a path with a `/`, or `none`.
     #[arg(short, long, value_name = "FILE")]
     pub plugin: Option<String>,
-    /// Run directories are made below it.
+    /// The run directory, new or empty. Without it: a new one below `output_dir`.
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
     /// Seed of weights, order and augmentation.
@@ -63,12 +63,9 @@ impl RunSourceArgs {
     pub fn resolve(&self) -> Result<Resolved, ConfigError> {
         let mut sources = self.source.sources();
         let plugin = self.plugin.clone().map(Value::String);
-        let output = self.output.as_ref();
-        let output = output.map(|path| Value::String(path.to_string_lossy().into_owned()));
         let seed = self.seed.map(Value::Integer);
         for (name, key, value) in [
             ("--plugin", "distill.plugin", plugin),
-            ("--output", "output_dir", output),
             ("--seed", "seed", seed),
         ] {
             if let Some(value) = value {

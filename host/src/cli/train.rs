@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::job::run_job;
 use super::source::RunSourceArgs;
+use crate::config::Config;
 
 /// Arguments of `train`.
 #[derive(Clone, Debug, Default, Args)]
@@ -30,6 +32,9 @@ pub struct TrainArgs {
 /// # Errors
 /// If the configuration is refused or the run fails.
 pub fn run(args: &TrainArgs) -> anyhow::Result<i32> {
-    let _resolved = args.source.resolve()?;
-    unimplemented!("written by the engine: train::train(…), or resume if `args.resume` is given")
+    let (config, folder) = match &args.resume {
+        Some(folder) => (Config::of_run(folder)?, Some(folder.clone())),
+        None => (args.source.resolve()?.config, args.source.output.clone()),
+    };
+    run_job(&config, folder, args.resume.is_some(), false, args.quiet)
 }

@@ -1,6 +1,6 @@
 //! From sources to a checked [`Config`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 use toml::Value;
@@ -78,6 +78,15 @@ impl Config {
             .resolve()
             .expect("a test resolves the embedded default")
             .config
+    }
+
+    /// The settings that the run in `folder` was started with.
+    ///
+    /// # Errors
+    /// If there is no run, or its settings are not ones that this version accepts.
+    pub fn of_run(folder: &Path) -> Result<Config, ConfigError> {
+        let files = vec![folder.join("config.resolved.toml")];
+        Ok(Sources { files, ..Sources::default() }.resolve()?.config)
     }
 }
 

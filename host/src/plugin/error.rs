@@ -1,9 +1,13 @@
 //! Why a plugin was refused, and why a call into one failed.
 
+mod call;
+
 use std::fmt;
 use std::path::PathBuf;
 
 use kd_abi::KdStatus;
+
+pub use call::PluginCallError;
 
 /// A version of the ABI as `major.minor`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -199,7 +203,7 @@ pub enum PluginLoadError {
         now: String,
     },
     /// The dynamic linker refused: undefined symbol, missing dependency, too new a libc.
-    #[error("the dynamic linker refused `{}`: {reason}", .path.display())]
+    #[error("the dynamic linker refused `{}`: {reason}; link the plugin with all it calls (-Wl,-z,defs names what is missing)", .path.display())]
     DlOpen {
         /// The file.
         path: PathBuf,
@@ -217,12 +221,12 @@ pub enum PluginLoadError {
         got: String,
     },
     /// A struct or a function signature differs.
-    #[error("`{}` was built with another layout of `{type_path}`: {problem}; rebuild it against an unchanged kd-abi", .path.display())]
+    #[error("`{}` was built with another layout of `{type_name}`: {problem}; rebuild it against an unchanged kd-abi", .path.display())]
     Layout {
         /// The file.
         path: PathBuf,
         /// The first differing type.
-        type_path: String,
+        type_name: String,
         /// How it differs.
         problem: String,
         /// The whole comparison.
@@ -265,7 +269,7 @@ pub enum PluginLoadError {
         got: u32,
     },
     /// The code does not offer what the manifest says.
-    #[error("manifest and table of `{}` disagree on {what}: manifest {manifest}, table {table}", .path.display())]
+    #[error("manifest and table of `{}` disagree on {what}: manifest {manifest}, table {table}; make both from one source", .path.display())]
     TableDisagrees {
         /// The file.
         path: PathBuf,
@@ -323,135 +327,6 @@ impl PluginLoadError {
     }
 }
 
-/// A call into a plugin that failed. The training step it belongs to did not happen.
-#[derive(Debug, thiserror::Error)]
-pub enum PluginCallError {
-    /// The library has no such method.
-    #[error("plugin `{plugin}` has no method `{method}`; it has {}", .available.join(", "))]
-    UnknownMethod {
-        /// Plugin id.
-        plugin: String,
-        /// Asked for; empty if the only method was meant and there are several.
-        method: String,
-        /// What there is.
-        available: Vec<String>,
-    },
-    /// The entry returned an error status.
-    #[error("plugin `{plugin}`, method `{method}`: {entry} returned {}: {message}{}", status_name(*.status), detail_text(.detail))]
-    Status {
-        /// Plugin id.
-        plugin: String,
-        /// Method id.
-        method: String,
-        /// Entry called.
-        entry: &'static str,
-        /// Its status.
-        status: KdStatus,
-        /// Its words, or the host's if it gave none.
-        message: String,
-        /// JSON given with the message; may be empty.
-        detail: String,
-    },
-    /// The entry panicked; the instance takes no further calls.
-    #[error("plugin `{plugin}`, method `{method}`: {entry} panicked: {message}{}", detail_text(.detail))]
-    Panicked {
-        /// Plugin id.
-        plugin: String,
-        /// Method id.
-        method: String,
-        /// Entry called.
-        entry: &'static str,
-        /// The panic's message.
-        message: String,
-        /// JSON given with the message; may be empty.
-        detail: String,
-    },
-    /// An earlier call panicked.
-    #[error(
-        "plugin `{plugin}`, method `{method}`: {entry} was not called, because an earlier call panicked; make a new instance"
-    )]
-    Poisoned {
-        /// Plugin id.
-        plugin: String,
-        /// Method id.
-        method: String,
-        /// Entry wanted.
-        entry: &'static str,
-    },
-    /// `plan` declared something that the host refuses.
-    #[error("plugin `{plugin}`, method `{method}`: plan declared {subject}: {problem} ({})", status_name(*.status))]
-    BadPlan {
-        /// Plugin id.
-        plugin: String,
-        /// Method id.
-        method: String,
-        /// `param `a``, `map `b``, …
-        subject: String,
-        /// Why it is refused.
-        problem: String,
-        /// The status the plugin was given.
-        status: KdStatus,
-    },
-    /// An output was left unwritten; seen in check calls alone.
-    #[error(
-        "plugin `{plugin}`, method `{method}`: {entry} left {count} of {total} elements of {output} unwritten; write every element of every wanted output"
-    )]
-    Unwritten {
-        /// Plugin id.
-        plugin: String,
-        /// Method id.
-        method: String,
-        /// Entry called.
-        entry: &'static str,
-        /// Which output.
-        output: String,
-        /// Elements not written.
-        count: usize,
-        /// Elements in all.
-        total: usize,
-    },
-    /// An output holds NaN or infinity.
-    #[error(
-        "plugin `{plugin}`, method `{method}`: {entry} gave {count} non-finite of {total} values in {output} (first: {first})"
-    )]
-    NonFinite {
-        /// Plugin id.
-        plugin: String,
-        /// Method id.
-        method: String,
-        /// Entry called.
-        entry: &'static str,
-        /// Which output.
-        output: String,
-        /// The first such value.
-        first: f32,
-        /// Values not finite.
-        count: usize,
-        /// Values in all.
-        total: usize,
-    },
-    /// The host called with arguments that do not fit the plan: a fault of the host.
-    #[error("plugin `{plugin}`, method `{method}`: {entry} called wrongly: {problem}")]
-    BadArguments {
-        /// Plugin id.
-        plugin: String,
-        /// Method id.
-        method: String,
-        /// Entry wanted.
-        entry: &'static str,
-        /// What does not fit.
-        problem: String,
-    },
-}
-
-impl PluginCallError {
-    /// True if the plugin stopped because the cancel flag was set.
-    #[must_use]
-    pub fn is_cancelled(&self) -> bool {
-        matches!(self, Self::Status { status, .. } if *status == kd_abi::KD_E_CANCELLED)
-    }
-}
-
 /// Name of a status as the header has it; an unknown one counts as `KD_E_INTERNAL`.
 #[must_use]
 pub fn status_name(status: KdStatus) -> &'static str {
@@ -488,13 +363,5 @@ fn exported_text(exported: &[String]) -> String {
         "it exports no symbol".to_owned()
     } else {
         format!("it exports {}", exported.join(", "))
-    }
-}
-
-fn detail_text(detail: &str) -> String {
-    if detail.is_empty() {
-        String::new()
-    } else {
-        format!(" {detail}")
     }
 }

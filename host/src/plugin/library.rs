@@ -10,6 +10,7 @@ mod door;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kd_abi::{KdMethod, KdPlugin};
@@ -30,6 +31,7 @@ pub struct Library {
     manifest: Manifest,
     plugin: &'static KdPlugin,
     methods: Vec<&'static KdMethod>,
+    initialised: AtomicBool,
 }
 
 /// A file that passed every check that needs no execution.
@@ -60,6 +62,7 @@ impl Library {
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         for library in loaded.iter() {
             if library.sha256 == examined.sha256 {
+                library.initialise()?;
                 return Ok(Arc::clone(library));
             }
             if library.path == examined.path {
@@ -77,7 +80,9 @@ impl Library {
             manifest: examined.manifest,
             plugin: entered.plugin,
             methods: entered.methods,
+            initialised: AtomicBool::new(false),
         });
+        library.initialise()?;
         tracing::info!(
             target: "kdhost::plugin",
             path = %library.path.display(),
@@ -90,6 +95,18 @@ impl Library {
         );
         loaded.push(Arc::clone(&library));
         Ok(library)
+    }
+
+    /// Calls `deinit` of every library that no method and no caller uses any more, last loaded
+    /// first. For the end of the process; a library loaded again afterwards is initialised again.
+    pub fn deinit_idle() {
+        let loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        for library in loaded.iter().rev() {
+            let idle = Arc::strong_count(library) == 1;
+            if idle && library.initialised.swap(false, Ordering::Relaxed) {
+                door::deinitialise(library.plugin);
+            }
+        }
     }
 
     /// The file, absolute and without symbolic links.
@@ -117,6 +134,15 @@ impl Library {
             major: self.plugin.abi_major,
             minor: self.plugin.abi_minor,
         }
+    }
+
+    /// Called under the lock on `LOADED`, so that no two threads do it.
+    fn initialise(&self) -> Result<(), PluginLoadError> {
+        if !self.initialised.load(Ordering::Relaxed) {
+            door::initialise(&self.path, &self.manifest.plugin, self.plugin)?;
+            self.initialised.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// What the manifest says of a method; empty `id`: of the only one.

@@ -1,4 +1,22 @@
+use std::io::Write;
+use std::sync::Arc;
+
 use super::*;
+
+/// Collects what a subscriber writes.
+#[derive(Clone, Default)]
+struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
 
 fn context() -> HostContext {
     HostContext::new("p", "m", &["declared".to_owned()])
@@ -116,4 +134,67 @@ fn null_context_and_unknown_extension_are_harmless() {
         );
         assert!(get_extension(std::ptr::null_mut(), KdStr::new("no.such/1")).is_null());
     }
+}
+
+#[test]
+fn messages_reach_the_hosts_log_at_their_level() {
+    let buffer = Buffer::default();
+    let writer = buffer.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(Level::INFO)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let context = context();
+    context.begin("forward", true);
+    let pointer = context.as_pointer();
+    tracing::subscriber::with_default(subscriber, || {
+        let target = KdStr::new("m::inner");
+        // SAFETY: the context and the strings are alive.
+        unsafe {
+            assert_eq!(log_enabled(pointer, KD_LOG_INFO, target), 1);
+            assert_eq!(log_enabled(pointer, KD_LOG_DEBUG, target), 0);
+            let fields = KdStr::new(r#"{"k":1}"#);
+            log(
+                pointer,
+                KD_LOG_WARN,
+                target,
+                KdStr::new("look here"),
+                fields,
+            );
+            log(
+                pointer,
+                KD_LOG_DEBUG,
+                target,
+                KdStr::new("too quiet"),
+                KdStr::EMPTY,
+            );
+        }
+        context.end();
+        // SAFETY: as above; the call is over, so the message is refused and that is said.
+        unsafe {
+            log(
+                pointer,
+                KD_LOG_ERROR,
+                target,
+                KdStr::new("too late"),
+                KdStr::EMPTY,
+            )
+        };
+    });
+    let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    for part in [
+        "WARN",
+        "kdhost::plugin",
+        "look here",
+        "plugin=\"p\"",
+        "method=\"m\"",
+        "module=\"m::inner\"",
+        r#"fields="{\"k\":1}""#,
+    ] {
+        assert!(lines[0].contains(part), "{text}\nlacks {part}");
+    }
+    assert!(lines[1].contains("host function `log` refused"), "{text}");
 }

@@ -1,11 +1,14 @@
 //! Into the library: the dynamic linker, one of the two doors, the tables behind it.
 #![expect(unsafe_code, reason = "loads foreign code and reads its tables")]
 
+use std::path::Path;
+
 use abi_stable::StableAbi;
-use abi_stable::abi_stability::abi_checking::check_layout_compatibility;
+use abi_stable::abi_stability::abi_checking::{AbiInstability, check_layout_compatibility};
 use abi_stable::library::{
     AbiHeaderRef, LibHeader, LibraryError, ROOT_MODULE_LOADER_NAME_WITH_NUL,
 };
+use abi_stable::type_layout::{TLFieldOrFunction, TypeLayout};
 use kd_abi::{KD_OK, KdMethod, KdPlugin, KdRootV1_Ref};
 use libloading::os::unix::{Library as Handle, RTLD_LOCAL, RTLD_NOW};
 
@@ -14,13 +17,13 @@ use crate::plugin::error::PluginLoadError;
 use crate::plugin::host_table::{HOST, HostContext};
 use crate::plugin::manifest::Door;
 
-/// The checked tables of an initialised plugin.
+/// The checked tables of a plugin.
 pub(super) struct Entered {
     pub(super) plugin: &'static KdPlugin,
     pub(super) methods: Vec<&'static KdMethod>,
 }
 
-/// Loads, enters, checks and initialises.
+/// Loads, enters and checks.
 pub(super) fn enter(examined: &Examined) -> Result<Entered, PluginLoadError> {
     // SAFETY: constructors of the plugin run here. Its headers were checked; beyond that, loading
     // a plugin means trusting it.
@@ -36,9 +39,7 @@ pub(super) fn enter(examined: &Examined) -> Result<Entered, PluginLoadError> {
     // Dropping the handle would unload, and a library stays whether or not it is welcome: its
     // constructors may have left threads and thread-locals behind.
     let _resident = handle.into_raw();
-    let tables = check_tables(examined, root?)?;
-    initialise(examined, tables.plugin)?;
-    Ok(tables)
+    check_tables(examined, root?)
 }
 
 fn c_door(examined: &Examined, handle: &Handle) -> Result<*const KdPlugin, PluginLoadError> {
@@ -178,15 +179,16 @@ fn check_size<T>(
     Ok(())
 }
 
-fn initialise(examined: &Examined, plugin: &'static KdPlugin) -> Result<(), PluginLoadError> {
+/// Calls `init`.
+pub(super) fn initialise(
+    path: &Path,
+    plugin_id: &str,
+    plugin: &'static KdPlugin,
+) -> Result<(), PluginLoadError> {
     let init = plugin.init.expect("checked with the table");
     // The context is leaked with the library: a plugin that keeps the pointer against the rules
     // then reaches an inactive context instead of freed memory.
-    let context: &'static HostContext = Box::leak(Box::new(HostContext::new(
-        &examined.manifest.plugin,
-        "",
-        &[],
-    )));
+    let context: &'static HostContext = Box::leak(Box::new(HostContext::new(plugin_id, "", &[])));
     context.begin("init", false);
     // SAFETY: host table and context live for ever; `init` may not unwind.
     let status = unsafe { init(&raw const HOST, context.as_pointer()) };
@@ -195,10 +197,17 @@ fn initialise(examined: &Examined, plugin: &'static KdPlugin) -> Result<(), Plug
         return Ok(());
     }
     Err(PluginLoadError::Init {
-        path: examined.path.clone(),
+        path: path.to_path_buf(),
         status,
         message: outcome.message(),
     })
+}
+
+/// Calls `deinit`.
+pub(super) fn deinitialise(plugin: &'static KdPlugin) {
+    let deinit = plugin.deinit.expect("checked with the table");
+    // SAFETY: no instance of the plugin is left, and `deinit` may not unwind.
+    unsafe { deinit() }
 }
 
 fn no_entry(examined: &Examined) -> PluginLoadError {
@@ -219,14 +228,14 @@ fn root_error(
     match error {
         LibraryError::AbiInstability(report) => {
             let report = report.to_string();
-            let (type_path, problem) = header
+            let (type_name, problem) = header
                 .and_then(LibHeader::layout)
                 .and_then(first_difference)
                 .unwrap_or_else(|| ("KdRootV1".to_owned(), "its layout differs".to_owned()));
             tracing::debug!(target: "kdhost::plugin", path = %path.display(), "{report}");
             PluginLoadError::Layout {
                 path,
-                type_path,
+                type_name,
                 problem,
                 report,
             }
@@ -260,19 +269,39 @@ fn root_error(
 }
 
 /// The differing type reached first on the walk from the root, and how it differs.
-fn first_difference(
-    layout: &'static abi_stable::type_layout::TypeLayout,
-) -> Option<(String, String)> {
+fn first_difference(layout: &'static TypeLayout) -> Option<(String, String)> {
     let errors = check_layout_compatibility(KdRootV1_Ref::LAYOUT, layout).err()?;
-    let first = errors.errors.iter().min_by_key(|error| error.index)?;
-    let steps: Vec<String> = first
-        .stack_trace
+    // Types that merely contain a differing one are listed too, without a difference of their own.
+    let first = errors
+        .errors
         .iter()
-        .map(|step| one_line(&step.found.to_string()))
-        .collect();
-    let type_path = steps.join(" -> ");
-    let problem = one_line(&format!("{:?}", first.errs.first()?));
-    Some((type_path, problem))
+        .filter(|error| !error.errs.is_empty())
+        .min_by_key(|error| error.index)?;
+    let type_name = match &first.stack_trace.last()?.expected {
+        TLFieldOrFunction::Field(field) => field.layout().full_type().to_string(),
+        TLFieldOrFunction::Function(function) => one_line(&function.to_string()),
+    };
+    Some((type_name, difference(first.errs.first()?)))
+}
+
+fn difference(found: &AbiInstability) -> String {
+    match found {
+        AbiInstability::UnexpectedField(d) => format!(
+            "field `{}` where `{}` is expected",
+            d.found.name(),
+            d.expected.name()
+        ),
+        AbiInstability::FieldCountMismatch(d) => {
+            format!("{} fields where {} are expected", d.found, d.expected)
+        }
+        AbiInstability::Size(d) => {
+            format!("{} bytes where {} are expected", d.found, d.expected)
+        }
+        AbiInstability::Name(d) => {
+            format!("`{}` where `{}` is expected", d.found, d.expected)
+        }
+        other => one_line(&format!("{other:?}")),
+    }
 }
 
 fn one_line(text: &str) -> String {

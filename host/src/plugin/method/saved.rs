@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kd_abi::KdSaved;
 
-use super::Instance;
+use super::instance::Instance;
 use crate::plugin::error::PluginCallError;
 use crate::plugin::host_table::Scratch;
 
