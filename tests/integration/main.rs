@@ -7,3 +7,6 @@
 mod abi_layout;
 mod plugin_calls;
 mod plugin_loading;
+mod refusals;
+mod tidy;
+mod training;

@@ -406,7 +406,7 @@ impl Learner {
 
 fn take_answer(sum: &mut Accumulated, distiller: &Distiller, answer: &DistillStep, scale: f32) {
     for ((name, value), (_, weight)) in answer.losses.iter().zip(distiller.losses()) {
-        let name = format!("loss_kd_{name}");
+        let name = format!("loss_kd_{}", name.strip_prefix("loss_").unwrap_or(name));
         add_loss(&mut sum.losses, &name, f64::from(*value) * weight * f64::from(scale));
     }
     sum.metrics.clone_from(&answer.metrics);

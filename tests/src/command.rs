@@ -1,0 +1,137 @@
+//! The binary as a user runs it, on an experiment that takes seconds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::artifacts::artifacts;
+
+/// Settings of the smallest experiment that still learns: 64-pixel `shapes`, narrow models.
+const TINY: &str = r#"
+seed = 3
+
+[data]
+batch_size = 4
+
+[data.transform]
+size = [64, 64]
+
+[data.shapes]
+num_train = 40
+num_val = 8
+size = [64, 64]
+
+[student]
+tiny_width = 8
+fpn_channels = 16
+head_convs = 1
+anchor_base_size = 12
+
+[teacher]
+epochs = 1
+
+[teacher.model]
+tiny_width = 12
+tiny_blocks = [1, 1, 1, 1]
+fpn_channels = 16
+head_convs = 1
+anchor_base_size = 12
+
+[train]
+epochs = 2
+warmup_iters = 4
+log_interval_iters = 1
+"#;
+
+/// A folder with the tiny experiment in it; commands run there.
+pub struct Workbench {
+    folder: tempfile::TempDir,
+}
+
+impl Default for Workbench {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Workbench {
+    /// Makes the folder.
+    ///
+    /// # Panics
+    /// If the file system says no.
+    #[must_use]
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::write(folder.path().join("tiny.toml"), TINY).expect("the folder takes a file");
+        Workbench { folder }
+    }
+
+    /// A path below the folder.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// `kdhost ARGS`, to be run in the folder.
+    #[must_use]
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(artifacts().kdhost());
+        command
+            .args(args)
+            .current_dir(self.folder.path())
+            .env_remove("KDHOST_PLUGIN_PATH")
+            .env_remove("KDHOST_LOG");
+        command
+    }
+
+    /// Runs `kdhost ARGS`.
+    ///
+    /// # Panics
+    /// If the binary cannot be started.
+    #[must_use]
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("the binary starts")
+    }
+
+    /// Runs `kdhost train --config tiny.toml --output OUT` and further arguments, which must succeed.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn train(&self, out: &str, args: &[&str]) -> PathBuf {
+        let mut all = vec!["train", "--config", "tiny.toml", "--output", out, "--quiet"];
+        all.extend(args);
+        let output = self.run(&all);
+        assert!(output.status.success(), "{all:?}: {}", stderr(&output));
+        self.path(out)
+    }
+}
+
+/// Standard error as text.
+#[must_use]
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Standard output as text.
+#[must_use]
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The bytes of a run's student.
+///
+/// # Panics
+/// If there is none.
+#[must_use]
+pub fn student(run: &Path) -> Vec<u8> {
+    fs::read(run.join("student.safetensors")).expect("a finished run has a student")
+}
+
+/// The text of a run's `metrics.jsonl`.
+///
+/// # Panics
+/// If there is none.
+#[must_use]
+pub fn metrics(run: &Path) -> String {
+    fs::read_to_string(run.join("metrics.jsonl")).expect("a run has metrics")
+}
