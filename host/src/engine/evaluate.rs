@@ -37,7 +37,8 @@ pub fn evaluate(
         LoaderOptions::evaluation(data, eval.batch_size, detector.size_divisor(), eval.max_images),
     )?;
     let request = ForwardRequest { training: false, taps: Vec::new(), stop_at_taps: false };
-    let category_ids = dataset.category_ids();
+    let truth = GroundTruth::from_dataset(dataset.as_ref(), eval.max_images);
+    let category_ids = truth.category_ids();
     let mut predictions = Vec::new();
     for batch in loader.epoch(0, 0) {
         let batch = batch?;
@@ -54,7 +55,6 @@ pub fn evaluate(
             predictions.extend(to_predictions(found, meta, &category_ids));
         }
     }
-    let truth = GroundTruth::from_dataset(dataset.as_ref(), eval.max_images);
     let metrics = coco::evaluate(&truth, &predictions)?;
     Ok(Evaluation { metrics, predictions })
 }
