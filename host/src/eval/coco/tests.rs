@@ -15,13 +15,18 @@ struct Golden {
     cases: BTreeMap<String, Case>,
 }
 
-/// Rows as `make_coco_eval_golden.py` writes them.
+/// `image_id, category_id, x, y, w, h, area, is_crowd`.
+type AnnotationRow = (i64, i64, f64, f64, f64, f64, f64, u8);
+/// `image_id, category_id, x, y, w, h, score`.
+type PredictionRow = (i64, i64, f64, f64, f64, f64, f64);
+
+/// As `make_coco_eval_golden.py` writes it.
 #[derive(Deserialize)]
 struct Case {
     images: Vec<i64>,
     categories: Vec<i64>,
-    annotations: Vec<(i64, i64, f64, f64, f64, f64, f64, u8)>,
-    predictions: Vec<(i64, i64, f64, f64, f64, f64, f64)>,
+    annotations: Vec<AnnotationRow>,
+    predictions: Vec<PredictionRow>,
     stats: [f64; 12],
     class_ap: Vec<[f64; 2]>,
 }
