@@ -139,10 +139,7 @@ impl<'a> TensorView<'a> {
             return Ok(Cow::Borrowed(values));
         }
         let mut values = Vec::with_capacity(self.geometry.len);
-        self.geometry.for_each_offset(|offset| {
-            // SAFETY: the offset is inside the checked span; reads may be unaligned.
-            values.push(unsafe { self.first.cast::<f32>().add(offset).read_unaligned() });
-        });
+        self.gather(|value: f32| values.push(value));
         Ok(Cow::Owned(values))
     }
 
@@ -151,24 +148,29 @@ impl<'a> TensorView<'a> {
     /// # Errors
     /// If the elements are of another kind.
     pub fn i64s(&self) -> Result<Vec<i64>, MethodError> {
-        let read: unsafe fn(*const u8, usize) -> i64 = match self.geometry.dtype {
-            // SAFETY: (all three) called with offsets inside the checked span.
-            KdDType::I32 => |p, i| unsafe { p.cast::<i32>().add(i).read_unaligned() }.into(),
-            KdDType::I64 => |p, i| unsafe { p.cast::<i64>().add(i).read_unaligned() },
-            KdDType::U8 | KdDType::BOOL => |p, i| unsafe { p.add(i).read() }.into(),
+        let mut values = Vec::with_capacity(self.geometry.len);
+        match self.geometry.dtype {
+            KdDType::I32 => self.gather(|v: i32| values.push(v.into())),
+            KdDType::I64 => self.gather(|v: i64| values.push(v)),
+            KdDType::U8 | KdDType::BOOL => self.gather(|v: u8| values.push(v.into())),
             other => {
                 return Err(MethodError::dtype(format!(
                     "expected integers, got {}",
                     other.name().unwrap_or("an unknown type")
                 )));
             }
-        };
-        let mut values = Vec::with_capacity(self.geometry.len);
-        self.geometry.for_each_offset(|offset| {
-            // SAFETY: see above.
-            values.push(unsafe { read(self.first, offset) });
-        });
+        }
         Ok(values)
+    }
+
+    /// Reads every element in row-major order. `T` must have the size of the element type.
+    fn gather<T: Copy>(&self, mut visit: impl FnMut(T)) {
+        debug_assert_eq!(size_of::<T>(), self.geometry.dtype.size_bytes());
+        self.geometry.for_each_offset(|offset| {
+            // SAFETY: the offset is inside the checked span; reads may be unaligned, and every
+            // bit pattern is a value of the number types that this is called with.
+            visit(unsafe { self.first.cast::<T>().add(offset).read_unaligned() });
+        });
     }
 
     /// The single value of a rank-0 f32 tensor (or of any tensor with one element).

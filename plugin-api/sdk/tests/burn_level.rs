@@ -74,7 +74,9 @@ impl DistillMethod for Full {
         kd_plugin::tracing::info!(step = inputs.call().step, "forward of {}", Self::ID);
         assert!(inputs.call().training);
         if config.panic_in_pool {
-            std::thread::spawn(|| panic!("on a worker")).join().unwrap();
+            std::thread::spawn(|| panic!("on a worker"))
+                .join()
+                .expect("the worker's panic");
         }
         let student = inputs.student("neck.p3")?;
         let teacher = inputs.teacher("neck.p3")?;
