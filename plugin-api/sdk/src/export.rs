@@ -74,7 +74,7 @@ pub const fn concat<const N: usize>(parts: &[&str]) -> [u8; N] {
 
 /// Makes the crate a plugin whose methods are these [`RawMethod`](crate::raw::RawMethod)s.
 ///
-/// See [`export!`](crate::export) for what it generates.
+/// See [`export!`](crate::export!) for what it generates.
 #[macro_export]
 macro_rules! export_raw {
     ($($method:ty),+ $(,)?) => {
@@ -177,7 +177,7 @@ macro_rules! export_raw {
 /// the first time, or after a change: `KD_UPDATE_MANIFEST=1 cargo test --lib manifest`.
 ///
 /// Use it once, in a crate with `crate-type = ["cdylib", "rlib"]`. For methods of both levels use
-/// [`export_raw!`](crate::export_raw) and wrap these in [`BurnLevel`](crate::BurnLevel).
+/// [`export_raw!`](crate::export_raw!) and wrap these in [`BurnLevel`](crate::BurnLevel).
 #[cfg(feature = "burn")]
 #[macro_export]
 macro_rules! export {

@@ -1,4 +1,8 @@
-#![doc = include_str!("../../README.md")]
+#![cfg_attr(feature = "burn", doc = include_str!("../../README.md"))]
+#![cfg_attr(
+    not(feature = "burn"),
+    doc = "Methods on slices; see the feature `burn` for the rest."
+)]
 #![deny(missing_docs)]
 
 mod call;

@@ -1,61 +1,16 @@
 //! Checked views of the host's tensors.
 #![expect(unsafe_code, reason = "reads and writes memory lent through the ABI")]
 
+mod geometry;
+
 use std::borrow::Cow;
 use std::marker::PhantomData;
 use std::slice;
 
-use kd_abi::{KD_DEVICE_CPU, KD_T_ACCUMULATE, KdDType, KdTensor};
+use kd_abi::{KD_T_ACCUMULATE, KdDType, KdTensor};
 
+use self::geometry::{Geometry, check, offset_data};
 use crate::MethodError;
-
-/// Geometry of a tensor, checked once when the view is made.
-#[derive(Clone, Debug)]
-struct Geometry {
-    dtype: KdDType,
-    shape: Vec<usize>,
-    strides: Vec<usize>,
-    len: usize,
-}
-
-impl Geometry {
-    fn is_contiguous(&self) -> bool {
-        let mut expected = 1;
-        for (&extent, &stride) in self.shape.iter().zip(&self.strides).rev() {
-            if extent != 1 && stride != expected {
-                return false;
-            }
-            expected *= extent;
-        }
-        true
-    }
-
-    /// Calls `visit` with the offset of each element, in row-major order.
-    fn for_each_offset(&self, mut visit: impl FnMut(usize)) {
-        if self.len == 0 {
-            return;
-        }
-        let mut index = vec![0; self.shape.len()];
-        let mut offset = 0;
-        loop {
-            visit(offset);
-            let mut axis = self.shape.len();
-            loop {
-                if axis == 0 {
-                    return;
-                }
-                axis -= 1;
-                index[axis] += 1;
-                offset += self.strides[axis];
-                if index[axis] < self.shape[axis] {
-                    break;
-                }
-                offset -= self.strides[axis] * self.shape[axis];
-                index[axis] = 0;
-            }
-        }
-    }
-}
 
 /// A tensor of the host that may be read.
 #[derive(Clone, Debug)]
@@ -139,10 +94,7 @@ impl<'a> TensorView<'a> {
             return Ok(Cow::Borrowed(values));
         }
         let mut values = Vec::with_capacity(self.geometry.len);
-        self.geometry.for_each_offset(|offset| {
-            // SAFETY: the offset is inside the checked span; reads may be unaligned.
-            values.push(unsafe { self.first.cast::<f32>().add(offset).read_unaligned() });
-        });
+        self.gather(|value: f32| values.push(value));
         Ok(Cow::Owned(values))
     }
 
@@ -151,24 +103,29 @@ impl<'a> TensorView<'a> {
     /// # Errors
     /// If the elements are of another kind.
     pub fn i64s(&self) -> Result<Vec<i64>, MethodError> {
-        let read: unsafe fn(*const u8, usize) -> i64 = match self.geometry.dtype {
-            // SAFETY: (all three) called with offsets inside the checked span.
-            KdDType::I32 => |p, i| unsafe { p.cast::<i32>().add(i).read_unaligned() }.into(),
-            KdDType::I64 => |p, i| unsafe { p.cast::<i64>().add(i).read_unaligned() },
-            KdDType::U8 | KdDType::BOOL => |p, i| unsafe { p.add(i).read() }.into(),
+        let mut values = Vec::with_capacity(self.geometry.len);
+        match self.geometry.dtype {
+            KdDType::I32 => self.gather(|v: i32| values.push(v.into())),
+            KdDType::I64 => self.gather(|v: i64| values.push(v)),
+            KdDType::U8 | KdDType::BOOL => self.gather(|v: u8| values.push(v.into())),
             other => {
                 return Err(MethodError::dtype(format!(
                     "expected integers, got {}",
                     other.name().unwrap_or("an unknown type")
                 )));
             }
-        };
-        let mut values = Vec::with_capacity(self.geometry.len);
-        self.geometry.for_each_offset(|offset| {
-            // SAFETY: see above.
-            values.push(unsafe { read(self.first, offset) });
-        });
+        }
         Ok(values)
+    }
+
+    /// Reads every element in row-major order. `T` must have the size of the element type.
+    fn gather<T: Copy>(&self, mut visit: impl FnMut(T)) {
+        debug_assert_eq!(size_of::<T>(), self.geometry.dtype.size_bytes());
+        self.geometry.for_each_offset(|offset| {
+            // SAFETY: the offset is inside the checked span; reads may be unaligned, and every
+            // bit pattern is a value of the number types that this is called with.
+            visit(unsafe { self.first.cast::<T>().add(offset).read_unaligned() });
+        });
     }
 
     /// The single value of a rank-0 f32 tensor (or of any tensor with one element).
@@ -282,11 +239,18 @@ impl<'a> TensorViewMut<'a> {
                 self.geometry.shape
             )));
         }
-        if let Some(out) = self.as_slice_mut() {
-            write_slice(out, values);
+        let accumulate = self.accumulate;
+        if let Some(places) = self.raw_slice() {
+            if accumulate {
+                for (place, value) in places.iter_mut().zip(values) {
+                    *place += value;
+                }
+            } else {
+                places.copy_from_slice(values);
+            }
             return Ok(());
         }
-        let (first, accumulate) = (self.first.cast::<f32>(), self.accumulate);
+        let first = self.first.cast::<f32>();
         let mut next = values.iter();
         self.geometry.for_each_offset(|offset| {
             let Some(&value) = next.next() else { return };
@@ -331,11 +295,6 @@ impl<'a> TensorViewMut<'a> {
         (!self.accumulate).then(|| self.raw_slice()).flatten()
     }
 
-    fn as_slice_mut(&mut self) -> Option<Output<'_>> {
-        let accumulate = self.accumulate;
-        self.raw_slice().map(|values| Output { values, accumulate })
-    }
-
     fn raw_slice(&mut self) -> Option<&mut [f32]> {
         let first = self.first.cast::<f32>();
         if !self.is_wanted() || !self.geometry.is_contiguous() || !first.is_aligned() {
@@ -343,21 +302,6 @@ impl<'a> TensorViewMut<'a> {
         }
         // SAFETY: contiguous, aligned, inside the checked span, exclusive for the borrow of self.
         Some(unsafe { slice::from_raw_parts_mut(first, self.geometry.len) })
-    }
-}
-
-struct Output<'a> {
-    values: &'a mut [f32],
-    accumulate: bool,
-}
-
-fn write_slice(out: Output<'_>, values: &[f32]) {
-    if out.accumulate {
-        for (place, value) in out.values.iter_mut().zip(values) {
-            *place += value;
-        }
-    } else {
-        out.values.copy_from_slice(values);
     }
 }
 
@@ -370,92 +314,6 @@ fn expect_dtype(got: KdDType, expected: KdDType) -> Result<(), MethodError> {
         expected.name().unwrap_or("?"),
         got.name().unwrap_or("an unknown type")
     )))
-}
-
-/// First byte of the tensor, null if it has no data.
-///
-/// # Safety
-/// `byte_offset` must stay inside the allocation.
-unsafe fn offset_data(tensor: &KdTensor) -> *const u8 {
-    let data = tensor.dl.data.cast::<u8>().cast_const();
-    if data.is_null() {
-        return data;
-    }
-    // SAFETY: the caller's promise.
-    unsafe { data.add(tensor.dl.byte_offset as usize) }
-}
-
-/// Reads and checks shape, strides, device and span.
-///
-/// # Safety
-/// `shape` and `strides` must be readable for `ndim` elements.
-unsafe fn check(tensor: &KdTensor, what: &str) -> Result<Geometry, MethodError> {
-    let bad = |reason: String| MethodError::invalid_argument(format!("{what}: {reason}"));
-    let dl = &tensor.dl;
-    if dl.device.kind != KD_DEVICE_CPU {
-        return Err(MethodError::device(format!(
-            "{what}: device type {}; this plugin reads CPU memory",
-            dl.device.kind
-        )));
-    }
-    let ndim = usize::try_from(dl.ndim).map_err(|_| bad(format!("ndim {}", dl.ndim)))?;
-    if ndim > 0 && (dl.shape.is_null() || dl.strides.is_null()) {
-        return Err(bad("null shape or strides".to_owned()));
-    }
-    let (shape, strides): (&[i64], &[i64]) = if ndim == 0 {
-        (&[], &[])
-    } else {
-        // SAFETY: not null, and `ndim` long by contract.
-        unsafe {
-            (
-                slice::from_raw_parts(dl.shape, ndim),
-                slice::from_raw_parts(dl.strides, ndim),
-            )
-        }
-    };
-    let to_usize = |values: &[i64], of: &str| {
-        values
-            .iter()
-            .map(|&v| usize::try_from(v).map_err(|_| bad(format!("negative {of} {values:?}"))))
-            .collect::<Result<Vec<usize>, _>>()
-    };
-    let (shape, strides) = (to_usize(shape, "extent")?, to_usize(strides, "stride")?);
-    let overflow = || bad(format!("extents {shape:?} overflow"));
-    let mut len = 1usize;
-    let mut last = 0usize;
-    for (&extent, &stride) in shape.iter().zip(&strides) {
-        len = len.checked_mul(extent).ok_or_else(overflow)?;
-        let reach = extent
-            .saturating_sub(1)
-            .checked_mul(stride)
-            .ok_or_else(overflow)?;
-        last = last.checked_add(reach).ok_or_else(overflow)?;
-    }
-    let size = dl.dtype.size_bytes();
-    if dl.dtype.name().is_none() || size == 0 {
-        return Err(MethodError::dtype(format!(
-            "{what}: element type {:?}",
-            dl.dtype
-        )));
-    }
-    if len > 0 && !dl.data.is_null() {
-        let bytes = last
-            .checked_add(1)
-            .and_then(|n| n.checked_mul(size))
-            .ok_or_else(overflow)?;
-        if (bytes as u64) > tensor.span_bytes {
-            return Err(bad(format!(
-                "shape {shape:?} needs {bytes} bytes, the span has {}",
-                tensor.span_bytes
-            )));
-        }
-    }
-    Ok(Geometry {
-        dtype: dl.dtype,
-        shape,
-        strides,
-        len,
-    })
 }
 
 #[cfg(test)]

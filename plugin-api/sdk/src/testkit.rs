@@ -15,9 +15,12 @@ mod bench;
 pub mod golden;
 pub mod gradcheck;
 mod host;
+mod lend;
+mod step;
 
-pub use bench::{Bench, Forwarded, Gradients, TapShape};
+pub use bench::{Bench, TapShape};
 pub use host::HostLog;
+pub use step::{Forwarded, Gradients};
 
 use std::fmt;
 

@@ -55,7 +55,7 @@ impl DistillMethod for InPlace {
 
 fn bench(objects: usize) -> Bench {
     let taps = TapShape::pair("neck.p3", [2, 2, 5, 4], [2, 2, 5, 4]);
-    let mut bench = Bench::new::<InPlace>(&json!({}), &taps).unwrap();
+    let mut bench = Bench::new::<InPlace>(&json!({}), &taps).expect("a plan for these taps");
     bench.fill(3);
     bench.push_target(
         "gt_boxes_xyxy",

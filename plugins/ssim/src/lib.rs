@@ -131,7 +131,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), MethodError> {
-        if self.patch_size % 2 == 0 {
+        if self.patch_size.is_multiple_of(2) {
             return Err(MethodError::config(format!(
                 "`patch_size` is {}; it must be odd, so that a window has a center",
                 self.patch_size

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::{Device, Gradients, Tensor};
+use kd_abi::KdDType;
 
 use super::import::Loan;
 use super::inputs::Inputs;
@@ -85,6 +86,17 @@ impl<M: DistillMethod> RawMethod for BurnLevel<M> {
     }
 
     fn plan(&mut self, taps: &Taps) -> Result<RawPlan, MethodError> {
+        for tap in taps.iter() {
+            if tap.dtype != KdDType::F32 || tap.shape.len() != 4 {
+                return Err(MethodError::unsupported(format!(
+                    "{} tap `{}` is {} {:?}; methods over Burn tensors read f32 [N, C, H, W]",
+                    tap.role.name(),
+                    tap.name,
+                    tap.dtype.name().unwrap_or("of an unknown type"),
+                    tap.shape
+                )));
+            }
+        }
         let (plan, layout) = self.seeded_plan(taps, 0)?;
         let raw = RawPlan {
             params: layout.params.clone(),
@@ -118,6 +130,7 @@ impl<M: DistillMethod> RawMethod for BurnLevel<M> {
         call: &Call<'_>,
         args: &mut ForwardArgs<'_>,
     ) -> Result<Graph<M>, MethodError> {
+        call.check_cancelled()?;
         let Planned { taps, plan, layout } = self.planned()?;
         // First, so that it is dropped last if anything below fails.
         let loan = Loan::new();
@@ -164,10 +177,11 @@ impl<M: DistillMethod> RawMethod for BurnLevel<M> {
 
     fn backward(
         &mut self,
-        _call: &Call<'_>,
+        call: &Call<'_>,
         args: &mut BackwardArgs<'_>,
         saved: &mut Graph<M>,
     ) -> Result<(), MethodError> {
+        call.check_cancelled()?;
         let parts = saved
             .parts
             .take()
