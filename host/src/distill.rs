@@ -53,7 +53,9 @@ pub enum DistillError {
         known: String,
     },
     /// `distill.taps` names something that the method does not tap.
-    #[error("`distill.taps` names `{name}`, which method `{method}` does not tap; it taps: {known}")]
+    #[error(
+        "`distill.taps` names `{name}`, which method `{method}` does not tap; it taps: {known}"
+    )]
     UnusedTap {
         /// Method id.
         method: String,
@@ -63,7 +65,9 @@ pub enum DistillError {
         known: String,
     },
     /// A role that this host cannot fill.
-    #[error("method `{method}` asks for a model in the role `{role}`; this host has: student, teacher")]
+    #[error(
+        "method `{method}` asks for a model in the role `{role}`; this host has: student, teacher"
+    )]
     UnknownRole {
         /// Method id.
         method: String,
@@ -107,7 +111,9 @@ pub enum DistillError {
         reason: String,
     },
     /// A loss or gradient is NaN or infinite.
-    #[error("method `{method}`: {what} is {value} at step {step}; nothing of this step was applied")]
+    #[error(
+        "method `{method}`: {what} is {value} at step {step}; nothing of this step was applied"
+    )]
     NonFinite {
         /// Method id.
         method: String,

@@ -132,7 +132,9 @@ pub enum EngineError {
         reason: String,
     },
     /// The training set has no full batch.
-    #[error("the training set has {images} images, fewer than one batch of {batch_size}; lower `data.batch_size`")]
+    #[error(
+        "the training set has {images} images, fewer than one batch of {batch_size}; lower `data.batch_size`"
+    )]
     NoBatches {
         /// Usable images.
         images: usize,

@@ -5,9 +5,7 @@ use std::path::Path;
 
 use kdhost_tests::artifacts::artifacts;
 use kdhost_tests::command::{Workbench, stderr};
-use kdhost_tests::fixtures::{
-    c_plugin, mismatched_plugin, opted_out_plugin, stress_plugin,
-};
+use kdhost_tests::fixtures::{c_plugin, mismatched_plugin, opted_out_plugin, stress_plugin};
 
 const USAGE: i32 = 2;
 const PLUGIN_LOAD: i32 = 3;
@@ -18,8 +16,20 @@ const DATA: i32 = 5;
 fn train(bench: &Workbench, plugin: &Path, args: &[&str]) -> (Option<i32>, String) {
     let plugin = plugin.display().to_string();
     let mut all = vec![
-        "train", "--config", "tiny.toml", "--output", "run", "--quiet", "--plugin", &plugin,
-        "--set", "train.max_iters=2", "--set", "teacher.epochs=1", "--set", "data.shapes.num_train=8",
+        "train",
+        "--config",
+        "tiny.toml",
+        "--output",
+        "run",
+        "--quiet",
+        "--plugin",
+        &plugin,
+        "--set",
+        "train.max_iters=2",
+        "--set",
+        "teacher.epochs=1",
+        "--set",
+        "data.shapes.num_train=8",
     ];
     all.extend(args);
     let output = bench.run(&all);
@@ -56,8 +66,11 @@ fn a_panic_in_any_entry_stops_the_run_and_names_the_entry() {
     for entry in ["create", "plan", "init_state", "forward", "backward"] {
         let bench = Workbench::new();
         let at = format!("distill.config.at={entry}");
-        let (code, message) =
-            train(&bench, stress_plugin(), &["--set", &at, "--set", "distill.config.fault=panic"]);
+        let (code, message) = train(
+            &bench,
+            stress_plugin(),
+            &["--set", &at, "--set", "distill.config.fault=panic"],
+        );
         assert_eq!(code, Some(PLUGIN_RUN), "{entry}: {message}");
         assert!(message.contains(entry), "{entry}: {message}");
     }
@@ -69,7 +82,10 @@ fn a_loss_that_is_not_a_number_is_named_and_the_last_state_is_kept() {
     let plugin = c_plugin("faulty", &["LOSS_VALUE=NAN"]);
     let (code, message) = train(&bench, &plugin, &[]);
     assert_eq!(code, Some(PLUGIN_RUN), "{message}");
-    assert!(message.contains("NaN") && message.contains("loss"), "{message}");
+    assert!(
+        message.contains("NaN") && message.contains("loss"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -91,15 +107,28 @@ fn configuration_mistakes_come_with_the_nearest_name() {
     let unknown = c_plugin("faulty", &["TAP_PATTERN=neck.q9"]);
     let (code, message) = train(&bench, &unknown, &[]);
     assert_eq!(code, Some(PLUGIN_LOAD), "{message}");
-    assert!(message.contains("neck.q9") && message.contains("neck.p3"), "{message}");
+    assert!(
+        message.contains("neck.q9") && message.contains("neck.p3"),
+        "{message}"
+    );
 }
 
 #[test]
 fn a_missing_data_set_names_the_key_or_the_file() {
     let bench = Workbench::new();
-    let output = bench.run(&["train", "--config", "tiny.toml", "--set", "data.dataset=voc"]);
+    let output = bench.run(&[
+        "train",
+        "--config",
+        "tiny.toml",
+        "--set",
+        "data.dataset=voc",
+    ]);
     assert_eq!(output.status.code(), Some(USAGE), "{}", stderr(&output));
-    assert!(stderr(&output).contains("data.voc.root"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("data.voc.root"),
+        "{}",
+        stderr(&output)
+    );
 
     let args = ["--set", "data.dataset=voc", "--set", "data.voc.root=gone"];
     let output = bench.run(&[&["train", "--config", "tiny.toml"], &args[..]].concat());
@@ -112,7 +141,14 @@ fn a_run_directory_is_never_overwritten() {
     let bench = Workbench::new();
     let first = bench.train("run", &["--set", "train.max_iters=1"]);
     let before = fs::read(first.join("student.safetensors")).unwrap();
-    let args = ["train", "--config", "tiny.toml", "--output", "run", "--quiet"];
+    let args = [
+        "train",
+        "--config",
+        "tiny.toml",
+        "--output",
+        "run",
+        "--quiet",
+    ];
     let output = bench.run(&args);
     assert_eq!(output.status.code(), Some(DATA), "{}", stderr(&output));
     assert!(stderr(&output).contains("--resume"), "{}", stderr(&output));
@@ -128,5 +164,9 @@ fn a_resume_with_another_configuration_is_refused() {
     fs::write(&file, text.replace("momentum = 0.9", "momentum = 0.8")).unwrap();
     let output = bench.run(&["train", "--resume", "run", "--quiet"]);
     assert_eq!(output.status.code(), Some(USAGE), "{}", stderr(&output));
-    assert!(stderr(&output).contains("settings differ"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("settings differ"),
+        "{}",
+        stderr(&output)
+    );
 }

@@ -36,7 +36,13 @@ fn plugin_ids() -> Vec<String> {
 /// Direct dependencies of a crate, those for tests left out.
 fn dependencies(of: &str) -> Vec<String> {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--offline",
+        ])
         .current_dir(workspace_root())
         .output()
         .unwrap();
@@ -57,11 +63,17 @@ fn dependencies_flow_one_way() {
     assert_eq!(dependencies("kd-abi"), ["abi_stable"]);
     let plugins: Vec<String> = plugin_ids().iter().map(|id| format!("kd-{id}")).collect();
     let host = dependencies("kdhost");
-    assert!(!host.contains(&"kd-plugin".to_owned()), "the host depends on the SDK");
+    assert!(
+        !host.contains(&"kd-plugin".to_owned()),
+        "the host depends on the SDK"
+    );
     for plugin in &plugins {
         assert!(!host.contains(plugin), "the host depends on {plugin}");
         for other in dependencies(plugin) {
-            assert!(other != "kdhost" && other != "kd-abi", "{plugin} depends on {other}");
+            assert!(
+                other != "kdhost" && other != "kd-abi",
+                "{plugin} depends on {other}"
+            );
             assert!(!plugins.contains(&other), "{plugin} depends on {other}");
         }
     }
@@ -69,8 +81,10 @@ fn dependencies_flow_one_way() {
 
 #[test]
 fn no_method_is_named_in_the_host() {
-    let ids: Vec<String> =
-        plugin_ids().into_iter().filter(|id| id != "null" && id != "template").collect();
+    let ids: Vec<String> = plugin_ids()
+        .into_iter()
+        .filter(|id| id != "null" && id != "template")
+        .collect();
     for file in files("host/src", "rs") {
         for (number, line) in fs::read_to_string(&file).unwrap().lines().enumerate() {
             let code = line.split("//").next().unwrap();
@@ -80,7 +94,12 @@ fn no_method_is_named_in_the_host() {
                     .any(|word| word == id || word == format!("kd_{id}"));
                 // `hint` is also a word of error reports, and of help texts that show a command.
                 let spared = id == "hint" || code.contains("libkd_");
-                assert!(!named || spared, "{}:{}: {line}", file.display(), number + 1);
+                assert!(
+                    !named || spared,
+                    "{}:{}: {line}",
+                    file.display(),
+                    number + 1
+                );
             }
         }
     }
@@ -97,7 +116,11 @@ fn unsafe_code_stays_at_the_edge_and_in_kernels() {
             let unsafe_line = text
                 .lines()
                 .find(|line| line.split("//").next().unwrap().contains("unsafe {"));
-            assert!(allowed || unsafe_line.is_none(), "{}: {unsafe_line:?}", path.display());
+            assert!(
+                allowed || unsafe_line.is_none(),
+                "{}: {unsafe_line:?}",
+                path.display()
+            );
         }
     }
 }

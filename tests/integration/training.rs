@@ -15,7 +15,12 @@ fn plugin(name: &str) -> String {
 /// All values of a key in `metrics.jsonl`, in order.
 fn series(text: &str, key: &str) -> Vec<f64> {
     text.lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).unwrap().get(key)?.as_f64())
+        .filter_map(|line| {
+            serde_json::from_str::<Value>(line)
+                .unwrap()
+                .get(key)?
+                .as_f64()
+        })
         .collect()
 }
 
@@ -34,10 +39,26 @@ fn equal_seeds_give_equal_bits_whatever_the_number_of_threads() {
     let hint = plugin("kd_hint");
     let train = |out: &str, threads: &str, workers: &str, seed: &str| {
         let workers = format!("data.workers={workers}");
-        let args = ["train", "--config", "tiny.toml", "--plugin", &hint, "--output", out];
+        let args = [
+            "train",
+            "--config",
+            "tiny.toml",
+            "--plugin",
+            &hint,
+            "--output",
+            out,
+        ];
         let output = bench
             .command(&args)
-            .args(["--quiet", "--set", &workers, "--set", "train.max_iters=6", "--seed", seed])
+            .args([
+                "--quiet",
+                "--set",
+                &workers,
+                "--set",
+                "train.max_iters=6",
+                "--seed",
+                seed,
+            ])
             .env("RAYON_NUM_THREADS", threads)
             .output()
             .unwrap();
@@ -56,7 +77,10 @@ fn equal_seeds_give_equal_bits_whatever_the_number_of_threads() {
 fn losses_fall_and_the_method_acts() {
     let bench = Workbench::new();
     let args = ["--set", "train.epochs=4"];
-    let run = bench.train("run", &[&args[..], &["--plugin", &plugin("kd_ssim")]].concat());
+    let run = bench.train(
+        "run",
+        &[&args[..], &["--plugin", &plugin("kd_ssim")]].concat(),
+    );
     let text = metrics(&run);
     for key in ["train/loss_bbox", "train/loss_kd_ssim"] {
         let values = series(&text, key);
@@ -78,12 +102,18 @@ fn a_c_plugin_trains_as_the_rust_method_with_the_same_formula() {
     let rust = ["--plugin", &hint, "--set", "distill.config.connector=never"];
     let rust = bench.train("rust", &[&common[..], &rust].concat());
     let (c, rust) = (metrics(&c), metrics(&rust));
-    let (c, rust) = (series(&c, "train/loss_kd_l2"), series(&rust, "train/loss_kd_hint"));
+    let (c, rust) = (
+        series(&c, "train/loss_kd_l2"),
+        series(&rust, "train/loss_kd_hint"),
+    );
     assert_eq!(c.len(), 10);
     assert_eq!(c.len(), rust.len());
     for (step, (c, rust)) in c.iter().zip(&rust).enumerate() {
         // Sums of f32 in another order.
-        assert!((c - rust).abs() <= 1e-5 * rust.abs(), "step {step}: {c} {rust}");
+        assert!(
+            (c - rust).abs() <= 1e-5 * rust.abs(),
+            "step {step}: {c} {rust}"
+        );
     }
 }
 
@@ -108,20 +138,32 @@ fn a_killed_run_resumes_to_the_same_bits() {
     let straight = bench.train("straight", &settings);
     assert_eq!(series(&metrics(&straight), "train/loss_total").len(), 40);
 
-    let mut args = vec!["train", "--config", "tiny.toml", "--output", "killed", "--quiet"];
+    let mut args = vec![
+        "train",
+        "--config",
+        "tiny.toml",
+        "--output",
+        "killed",
+        "--quiet",
+    ];
     args.extend(settings);
     let mut child = bench.command(&args).spawn().unwrap();
     let killed = bench.path("killed");
     let deadline = Instant::now() + Duration::from_secs(120);
     let steps = || {
-        std::fs::read_to_string(killed.join("metrics.jsonl"))
-            .map_or(0, |text| text.lines().filter(|l| l.contains("train/loss_total")).count() as u64)
+        std::fs::read_to_string(killed.join("metrics.jsonl")).map_or(0, |text| {
+            text.lines()
+                .filter(|l| l.contains("train/loss_total"))
+                .count() as u64
+        })
     };
     while steps() < AT && Instant::now() < deadline && child.try_wait().unwrap().is_none() {
         sleep(Duration::from_millis(2));
     }
     // A moment that no two test runs share.
-    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let nanos = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
     sleep(Duration::from_millis(u64::from(nanos.subsec_nanos()) % 60));
     child.kill().unwrap();
     child.wait().unwrap();
@@ -130,7 +172,10 @@ fn a_killed_run_resumes_to_the_same_bits() {
 
     let output = bench.run(&["train", "--resume", "killed", "--quiet"]);
     assert!(output.status.success(), "{}", stderr(&output));
-    assert!(student(&straight) == student(&killed), "students differ (killed at {at_kill})");
+    assert!(
+        student(&straight) == student(&killed),
+        "students differ (killed at {at_kill})"
+    );
     assert_eq!(metrics(&straight), metrics(&killed));
 }
 
@@ -138,16 +183,36 @@ fn a_killed_run_resumes_to_the_same_bits() {
 fn the_main_job_trains_control_teacher_and_student_and_reuses_the_first_two() {
     let bench = Workbench::new();
     let hint = plugin("kd_hint");
-    let args = ["--config", "tiny.toml", "--plugin", &hint, "--quiet", "--set", "train.max_iters=4"];
+    let args = [
+        "--config",
+        "tiny.toml",
+        "--plugin",
+        &hint,
+        "--quiet",
+        "--set",
+        "train.max_iters=4",
+    ];
     let first = bench.run(&args);
     assert!(first.status.success(), "{}", stderr(&first));
     let table = stdout(&first);
-    for needle in ["teacher", "student ", "student + hint", "AP50", "ms/step", "plugin boundary"] {
+    for needle in [
+        "teacher",
+        "student ",
+        "student + hint",
+        "AP50",
+        "ms/step",
+        "plugin boundary",
+    ] {
         assert!(table.contains(needle), "{needle}: {table}");
     }
     assert!(!table.contains("reused"), "{table}");
     let second = bench.run(&[&args[..], &["--output", "again"]].concat());
-    assert_eq!(stdout(&second).matches("(reused)").count(), 2, "{}", stdout(&second));
+    assert_eq!(
+        stdout(&second).matches("(reused)").count(),
+        2,
+        "{}",
+        stdout(&second)
+    );
 
     let out = bench.run(&[
         "eval",
@@ -165,8 +230,19 @@ fn the_main_job_trains_control_teacher_and_student_and_reuses_the_first_two() {
 #[test]
 fn ctrl_c_writes_a_checkpoint_and_has_its_own_code() {
     let bench = Workbench::new();
-    let args = ["train", "--config", "tiny.toml", "--output", "run", "--set", "train.epochs=200"];
-    let mut child = bench.command(&[&args[..], &["--quiet"]].concat()).spawn().unwrap();
+    let args = [
+        "train",
+        "--config",
+        "tiny.toml",
+        "--output",
+        "run",
+        "--set",
+        "train.epochs=200",
+    ];
+    let mut child = bench
+        .command(&[&args[..], &["--quiet"]].concat())
+        .spawn()
+        .unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     let log = bench.path("run/metrics.jsonl");
     let started = || std::fs::read_to_string(&log).is_ok_and(|t| t.contains("train/loss_total"));

@@ -45,10 +45,18 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<i32> {
         .into());
     }
     // The file says how its images are prepared; the configuration says which images.
-    let data = DataConfig { transform: model.transform.clone(), ..config.data.clone() };
+    let data = DataConfig {
+        transform: model.transform.clone(),
+        ..config.data.clone()
+    };
     let weights = model.weights.tensors();
-    let evaluation =
-        evaluate::evaluate(model.detector.as_ref(), weights, &dataset, &data, &config.eval)?;
+    let evaluation = evaluate::evaluate(
+        model.detector.as_ref(),
+        weights,
+        &dataset,
+        &data,
+        &config.eval,
+    )?;
     if args.json {
         print(&serde_json::to_string_pretty(&evaluation.metrics)?)?;
     } else {

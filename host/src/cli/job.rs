@@ -31,7 +31,13 @@ pub struct JobArgs {
 /// If the configuration is refused or a run fails.
 pub fn run(args: &JobArgs) -> anyhow::Result<i32> {
     let resolved = args.source.resolve()?;
-    run_job(&resolved.config, args.source.output.clone(), false, true, args.quiet)
+    run_job(
+        &resolved.config,
+        args.source.output.clone(),
+        false,
+        true,
+        args.quiet,
+    )
 }
 
 /// Runs the engine and prints what came out.
@@ -65,7 +71,9 @@ pub(super) fn run_job(
 
 /// UTC, to the second, for the name of a run directory.
 fn stamp() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |t| t.as_secs());
     let (days, seconds) = (now / 86_400, now % 86_400);
     // Civil date from days since 1970 (Howard Hinnant, "chrono-compatible low-level date algorithms").
     let z = days + 719_468;
@@ -75,7 +83,11 @@ fn stamp() -> String {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
     format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}")

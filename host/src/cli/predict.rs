@@ -38,7 +38,11 @@ pub fn run(args: &PredictArgs) -> anyhow::Result<i32> {
     let model = export::load(&args.checkpoint)?;
     for path in &args.images {
         let (pixels, found) = predict::predict(&model, path)?;
-        let kept = found.scores.iter().take_while(|s| **s >= args.score_threshold).count();
+        let kept = found
+            .scores
+            .iter()
+            .take_while(|s| **s >= args.score_threshold)
+            .count();
         let drawn = draw_detections(
             &pixels,
             &found.boxes_xyxy[..kept],
@@ -46,16 +50,24 @@ pub fn run(args: &PredictArgs) -> anyhow::Result<i32> {
             Some(&found.scores[..kept]),
             &model.classes,
         );
-        let name = path.file_stem().map_or("image".into(), |n| n.to_string_lossy().into_owned());
+        let name = path
+            .file_stem()
+            .map_or("image".into(), |n| n.to_string_lossy().into_owned());
         let out = args.out.join(format!("{name}.png"));
         save_png(&drawn, &out)?;
         let mut text = format!("{} -> {}", path.display(), out.display());
-        for ((bbox, score), label) in
-            found.boxes_xyxy.iter().zip(&found.scores).zip(&found.labels).take(kept)
+        for ((bbox, score), label) in found
+            .boxes_xyxy
+            .iter()
+            .zip(&found.scores)
+            .zip(&found.labels)
+            .take(kept)
         {
             let [x1, y1, x2, y2] = bbox;
             let class = &model.classes[*label];
-            text.push_str(&format!("\n  {class} {score:.2} [{x1:.0}, {y1:.0}, {x2:.0}, {y2:.0}]"));
+            text.push_str(&format!(
+                "\n  {class} {score:.2} [{x1:.0}, {y1:.0}, {x2:.0}, {y2:.0}]"
+            ));
         }
         print(&text)?;
     }

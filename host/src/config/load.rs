@@ -86,7 +86,12 @@ impl Config {
     /// If there is no run, or its settings are not ones that this version accepts.
     pub fn of_run(folder: &Path) -> Result<Config, ConfigError> {
         let files = vec![folder.join("config.resolved.toml")];
-        Ok(Sources { files, ..Sources::default() }.resolve()?.config)
+        Ok(Sources {
+            files,
+            ..Sources::default()
+        }
+        .resolve()?
+        .config)
     }
 }
 

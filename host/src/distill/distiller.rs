@@ -89,7 +89,8 @@ impl Distiller {
         call: &CallInfo,
     ) -> Result<Self, DistillError> {
         let manifest = method_manifest(library, &config.method)?;
-        let config_json = check_plugin_config(&manifest.config_schema, &config.config, &manifest.id)?;
+        let config_json =
+            check_plugin_config(&manifest.config_schema, &config.config, &manifest.id)?;
         let bindings = taps::bind(&manifest, models.student, models.teacher, &config.taps)?;
         for target in &manifest.targets {
             if targets::find(target).is_none() {
@@ -116,13 +117,33 @@ impl Distiller {
         };
         let mut params: Vec<Array> = plan.params.iter().map(zeros).collect();
         let mut buffers: Vec<Array> = plan.buffers.iter().map(zeros).collect();
-        method.init_state(call, &mut array_muts(&mut params), &mut array_muts(&mut buffers))?;
-        for (spec, array) in
-            plan.params.iter().zip(&params).chain(plan.buffers.iter().zip(&buffers))
+        method.init_state(
+            call,
+            &mut array_muts(&mut params),
+            &mut array_muts(&mut buffers),
+        )?;
+        for (spec, array) in plan
+            .params
+            .iter()
+            .zip(&params)
+            .chain(plan.buffers.iter().zip(&buffers))
         {
-            check_finite(&manifest.id, || format!("initial value of `{}`", spec.name), &array.data, call)?;
+            check_finite(
+                &manifest.id,
+                || format!("initial value of `{}`", spec.name),
+                &array.data,
+                call,
+            )?;
         }
-        Ok(Distiller { method, manifest, bindings, plan, loss_weights, params, buffers })
+        Ok(Distiller {
+            method,
+            manifest,
+            bindings,
+            plan,
+            loss_weights,
+            params,
+            buffers,
+        })
     }
 
     /// Id of the method.
@@ -156,7 +177,11 @@ impl Distiller {
 
     /// Losses with the weight each has in the total.
     pub fn losses(&self) -> impl Iterator<Item = (&str, f64)> {
-        self.plan.losses.iter().map(|l| l.name.as_str()).zip(self.loss_weights.iter().copied())
+        self.plan
+            .losses
+            .iter()
+            .map(|l| l.name.as_str())
+            .zip(self.loss_weights.iter().copied())
     }
 
     /// Names of the learned parameters, in the order of [`DistillStep::param_gradients`].
@@ -173,11 +198,18 @@ impl Distiller {
     ///
     /// # Errors
     /// If the declared schedule breaks the schema or asks for what this host cannot do.
-    pub fn schedule(&self, total_steps: u64, steps_per_epoch: u64) -> Result<Schedule, DistillError> {
+    pub fn schedule(
+        &self,
+        total_steps: u64,
+        steps_per_epoch: u64,
+    ) -> Result<Schedule, DistillError> {
         match &self.plan.schedule_json {
             None => Ok(Schedule::single(total_steps)),
             Some(json) => Schedule::parse(json, total_steps, steps_per_epoch).map_err(|reason| {
-                DistillError::Schedule { method: self.manifest.id.clone(), reason }
+                DistillError::Schedule {
+                    method: self.manifest.id.clone(),
+                    reason,
+                }
             }),
         }
     }
@@ -187,10 +219,14 @@ impl Distiller {
     pub fn to_state(&self) -> StateDict {
         let mut state = StateDict::default();
         for (spec, array) in self.plan.params.iter().zip(&self.params) {
-            state.entries.insert(format!("param.{}", spec.name), array.clone());
+            state
+                .entries
+                .insert(format!("param.{}", spec.name), array.clone());
         }
         for (spec, array) in self.plan.buffers.iter().zip(&self.buffers) {
-            state.entries.insert(format!("buffer.{}", spec.name), array.clone());
+            state
+                .entries
+                .insert(format!("buffer.{}", spec.name), array.clone());
         }
         state
     }
@@ -201,8 +237,18 @@ impl Distiller {
     /// If one is missing or has another shape.
     pub fn load_state(&mut self, state: &StateDict) -> Result<(), DistillError> {
         let id = self.manifest.id.clone();
-        let params = self.plan.params.iter().zip(&mut self.params).map(|(s, a)| ("param", s, a));
-        let buffers = self.plan.buffers.iter().zip(&mut self.buffers).map(|(s, a)| ("buffer", s, a));
+        let params = self
+            .plan
+            .params
+            .iter()
+            .zip(&mut self.params)
+            .map(|(s, a)| ("param", s, a));
+        let buffers = self
+            .plan
+            .buffers
+            .iter()
+            .zip(&mut self.buffers)
+            .map(|(s, a)| ("buffer", s, a));
         for (kind, spec, array) in params.chain(buffers) {
             let saved = state.entries.get(&format!("{kind}.{}", spec.name));
             match saved {
@@ -246,9 +292,16 @@ impl Distiller {
             .iter()
             .zip(&self.plan.tap_use)
             .map(|(binding, used)| {
-                let from = if binding.role == STUDENT { student } else { teacher };
+                let from = if binding.role == STUDENT {
+                    student
+                } else {
+                    teacher
+                };
                 (*used != 0).then(|| {
-                    TapView::new(from.get(&binding.name).expect("the engine requests every used tap"))
+                    TapView::new(
+                        from.get(&binding.name)
+                            .expect("the engine requests every used tap"),
+                    )
                 })
             })
             .collect();
@@ -276,7 +329,12 @@ impl Distiller {
         let forward = clock.elapsed();
         for (spec, value) in self.plan.losses.iter().zip(&losses) {
             let value = std::slice::from_ref(value);
-            check_finite(&self.manifest.id, || format!("loss `{}`", spec.name), value, call)?;
+            check_finite(
+                &self.manifest.id,
+                || format!("loss `{}`", spec.name),
+                value,
+                call,
+            )?;
         }
 
         let mut d_taps: Vec<Option<Array>> = self
@@ -295,9 +353,16 @@ impl Distiller {
         let mut d_params: Vec<Array> = self
             .params
             .iter()
-            .map(|p| Array { shape: p.shape.clone(), data: vec![0.0; p.data.len()] })
+            .map(|p| Array {
+                shape: p.shape.clone(),
+                data: vec![0.0; p.data.len()],
+            })
             .collect();
-        let d_losses: Vec<f32> = self.loss_weights.iter().map(|w| *w as f32 * scale).collect();
+        let d_losses: Vec<f32> = self
+            .loss_weights
+            .iter()
+            .map(|w| *w as f32 * scale)
+            .collect();
         let clock = Instant::now();
         self.method.backward(
             call,
@@ -309,7 +374,10 @@ impl Distiller {
                 .iter_mut()
                 .map(|a| a.as_mut().map(array_mut))
                 .collect::<Vec<Option<ArrayMut<'_>>>>(),
-            &mut d_params.iter_mut().map(|a| Some(array_mut(a))).collect::<Vec<_>>(),
+            &mut d_params
+                .iter_mut()
+                .map(|a| Some(array_mut(a)))
+                .collect::<Vec<_>>(),
             &mut saved,
         )?;
         let backward = clock.elapsed();
@@ -318,7 +386,9 @@ impl Distiller {
         let device = Device::flex();
         let mut tap_gradients = Vec::new();
         for (binding, gradient) in self.bindings.iter().zip(d_taps) {
-            let Some(Array { shape, data }) = gradient else { continue };
+            let Some(Array { shape, data }) = gradient else {
+                continue;
+            };
             let what = || format!("gradient of tap `{}`", binding.name);
             check_finite(&self.manifest.id, what, &data, call)?;
             let data = TensorData::new(data, shape);
@@ -330,7 +400,13 @@ impl Distiller {
             check_finite(&self.manifest.id, what, &gradient.data, call)?;
             param_gradients.push(gradient.data);
         }
-        let losses = self.plan.losses.iter().map(|l| l.name.clone()).zip(losses).collect();
+        let losses = self
+            .plan
+            .losses
+            .iter()
+            .map(|l| l.name.clone())
+            .zip(losses)
+            .collect();
         let metrics = self.method.take_metrics();
         let boundary = started.elapsed().saturating_sub(forward + backward);
         Ok(DistillStep {
@@ -359,7 +435,13 @@ fn loss_weights(
             });
         }
     }
-    let weight = |l: &LossSpec| config.loss_weights.get(&l.name).copied().unwrap_or(l.default_weight);
+    let weight = |l: &LossSpec| {
+        config
+            .loss_weights
+            .get(&l.name)
+            .copied()
+            .unwrap_or(l.default_weight)
+    };
     Ok(losses.iter().map(weight).collect())
 }
 
@@ -371,7 +453,12 @@ fn check_finite(
 ) -> Result<(), DistillError> {
     // A sum is not finite if any value is not; only then is the culprit looked for. Overflow of
     // finite values cannot happen in f64.
-    if values.iter().map(|v| f64::from(*v)).sum::<f64>().is_finite() {
+    if values
+        .iter()
+        .map(|v| f64::from(*v))
+        .sum::<f64>()
+        .is_finite()
+    {
         return Ok(());
     }
     match values.iter().find(|v| !v.is_finite()) {

@@ -47,14 +47,16 @@ impl<B: Backend + InjectOps, C: CheckpointStrategy> InjectOps for Autodiff<B, C>
             }
         }
         let gradient = gradient.into_primitive();
-        match InjectBackward.prepare::<C>([x.node()]).compute_bound().stateful() {
+        match InjectBackward
+            .prepare::<C>([x.node()])
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(prep) => {
                 let zero = B::inject(x.primitive().clone(), gradient.clone());
                 prep.finish(gradient, zero)
             }
-            OpsKind::UnTracked(prep) => {
-                prep.finish(B::inject(x.primitive().clone(), gradient))
-            }
+            OpsKind::UnTracked(prep) => prep.finish(B::inject(x.primitive().clone(), gradient)),
         }
     }
 }
@@ -91,8 +93,7 @@ mod tests {
         let injected = (task + inject(tap, outside.clone())).backward();
 
         let tap = x.clone().matmul(w.clone());
-        let surrogate =
-            (tap.clone().powf_scalar(2.0).sum() + (tap * outside).sum()).backward();
+        let surrogate = (tap.clone().powf_scalar(2.0).sum() + (tap * outside).sum()).backward();
         for (name, t) in [("x", &x), ("w", &w)] {
             let a = t.grad(&injected).unwrap().into_data();
             let b = t.grad(&surrogate).unwrap().into_data();

@@ -77,7 +77,12 @@ pub struct Learn {
 
 impl Default for Learn {
     fn default() -> Self {
-        Learn { backbone: true, neck: true, head: true, method: true }
+        Learn {
+            backbone: true,
+            neck: true,
+            head: true,
+            method: true,
+        }
     }
 }
 
@@ -109,7 +114,12 @@ pub struct LrScale {
 
 impl Default for LrScale {
     fn default() -> Self {
-        LrScale { backbone: 1.0, neck: 1.0, head: 1.0, method: 1.0 }
+        LrScale {
+            backbone: 1.0,
+            neck: 1.0,
+            head: 1.0,
+            method: 1.0,
+        }
     }
 }
 
@@ -227,14 +237,20 @@ impl Schedule {
             }
             .min(total_steps);
             if end < start {
-                return Err(format!("{}: ends at step {end}, before it starts ({start})", at()));
+                return Err(format!(
+                    "{}: ends at step {end}, before it starts ({start})",
+                    at()
+                ));
             }
             let scale = &phase.lr_scale;
             if [scale.backbone, scale.neck, scale.head, scale.method]
                 .iter()
                 .any(|s| !s.is_finite() || *s < 0.0)
             {
-                return Err(format!("{}: `lr_scale` must be finite and not negative", at()));
+                return Err(format!(
+                    "{}: `lr_scale` must be finite and not negative",
+                    at()
+                ));
             }
             phases.push(Phase {
                 name: phase.name.clone(),
@@ -286,8 +302,14 @@ mod tests {
     fn every_mistake_is_named() {
         for (json, needle) in [
             (r#"{"stages":[]}"#, "0 stages"),
-            (r#"{"stages":[{"name":"s","phases":[{"name":"a","untill":null}]}]}"#, "untill"),
-            (r#"{"stages":[{"name":"s","phases":[{"name":"a"},{"name":"b"}]}]}"#, "phase `a`"),
+            (
+                r#"{"stages":[{"name":"s","phases":[{"name":"a","untill":null}]}]}"#,
+                "untill",
+            ),
+            (
+                r#"{"stages":[{"name":"s","phases":[{"name":"a"},{"name":"b"}]}]}"#,
+                "phase `a`",
+            ),
             (
                 r#"{"stages":[{"name":"s","phases":[{"name":"a","until":{"iters":5}},{"name":"b","until":{"iters":2}},{"name":"c"}]}]}"#,
                 "before it starts",
@@ -296,7 +318,10 @@ mod tests {
                 r#"{"stages":[{"name":"s","phases":[{"name":"a","until":{"fraction":1.5}},{"name":"b"}]}]}"#,
                 "0..=1",
             ),
-            (r#"{"stages":[{"name":"s","input_scale":0.5}]}"#, "input size"),
+            (
+                r#"{"stages":[{"name":"s","input_scale":0.5}]}"#,
+                "input size",
+            ),
         ] {
             let message = Schedule::parse(json, 100, 20).unwrap_err();
             assert!(message.contains(needle), "{message}");

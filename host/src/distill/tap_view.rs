@@ -24,8 +24,11 @@ impl TapView {
             .without_autodiff()
             .try_into_primitive::<Flex>()
             .expect("taps lie on the CPU backend");
-        let storage =
-            if storage.as_slice::<f32>().is_some() { storage } else { storage.to_contiguous() };
+        let storage = if storage.as_slice::<f32>().is_some() {
+            storage
+        } else {
+            storage.to_contiguous()
+        };
         TapView { storage, shape }
     }
 
@@ -41,6 +44,8 @@ impl TapView {
     /// If the tensor is not f32.
     #[must_use]
     pub fn values(&self) -> &[f32] {
-        self.storage.as_slice::<f32>().expect("taps are contiguous f32")
+        self.storage
+            .as_slice::<f32>()
+            .expect("taps are contiguous f32")
     }
 }

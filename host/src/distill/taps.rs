@@ -15,7 +15,11 @@ pub const TEACHER: &str = "teacher";
 pub fn matches(pattern: &str, name: &str) -> bool {
     let pattern: Vec<&str> = pattern.split('.').collect();
     let name: Vec<&str> = name.split('.').collect();
-    pattern.len() == name.len() && pattern.iter().zip(&name).all(|(p, n)| segment_matches(p, n))
+    pattern.len() == name.len()
+        && pattern
+            .iter()
+            .zip(&name)
+            .all(|(p, n)| segment_matches(p, n))
 }
 
 fn segment_matches(pattern: &str, text: &str) -> bool {
@@ -40,7 +44,10 @@ fn segment_matches(pattern: &str, text: &str) -> bool {
 /// True if the method taps a teacher.
 #[must_use]
 pub fn needs_teacher(manifest: &MethodManifest) -> bool {
-    manifest.taps.iter().any(|tap| tap.role == TEACHER && !tap.optional)
+    manifest
+        .taps
+        .iter()
+        .any(|tap| tap.role == TEACHER && !tap.optional)
 }
 
 /// The concrete taps of a method: the manifest's order, within a pattern the model's order.
@@ -70,7 +77,10 @@ pub fn bind(
                 });
             }
         };
-        let found: Vec<&TapSpec> = specs.iter().filter(|s| matches(&tap.pattern, &s.name)).collect();
+        let found: Vec<&TapSpec> = specs
+            .iter()
+            .filter(|s| matches(&tap.pattern, &s.name))
+            .collect();
         if found.is_empty() && !tap.optional {
             return Err(DistillError::UnknownTap {
                 method: manifest.id.clone(),
@@ -80,7 +90,9 @@ pub fn bind(
             });
         }
         for spec in found {
-            let present = bound.iter_mut().find(|b| b.role == tap.role && b.name == spec.name);
+            let present = bound
+                .iter_mut()
+                .find(|b| b.role == tap.role && b.name == spec.name);
             match present {
                 Some(binding) => binding.grad |= tap.grad,
                 None => bound.push(TapBinding {
@@ -116,7 +128,11 @@ pub(crate) fn names<'a>(items: impl Iterator<Item = &'a str>) -> String {
             list.push(item);
         }
     }
-    if list.is_empty() { "none".into() } else { list.join(", ") }
+    if list.is_empty() {
+        "none".into()
+    } else {
+        list.join(", ")
+    }
 }
 
 #[cfg(test)]

@@ -40,7 +40,10 @@ pub const TARGETS: [(&str, Build); 4] = [
 /// The builder of a target.
 #[must_use]
 pub fn find(name: &str) -> Option<Build> {
-    TARGETS.iter().find(|(known, _)| *known == name).map(|(_, build)| *build)
+    TARGETS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, build)| *build)
 }
 
 /// All names, for messages.
@@ -55,13 +58,22 @@ fn gt_boxes_xyxy(batch: &Batch) -> Target {
         .iter()
         .flat_map(|t| t.boxes_xyxy.iter().flatten().copied())
         .collect();
-    Target { shape: vec![values.len() / 4, 4], values: TargetValues::F32(values) }
+    Target {
+        shape: vec![values.len() / 4, 4],
+        values: TargetValues::F32(values),
+    }
 }
 
 fn gt_labels(batch: &Batch) -> Target {
-    let values: Vec<i64> =
-        batch.targets.iter().flat_map(|t| t.labels.iter().map(|&l| l as i64)).collect();
-    Target { shape: vec![values.len()], values: TargetValues::I64(values) }
+    let values: Vec<i64> = batch
+        .targets
+        .iter()
+        .flat_map(|t| t.labels.iter().map(|&l| l as i64))
+        .collect();
+    Target {
+        shape: vec![values.len()],
+        values: TargetValues::I64(values),
+    }
 }
 
 fn gt_batch(batch: &Batch) -> Target {
@@ -71,13 +83,22 @@ fn gt_batch(batch: &Batch) -> Target {
         .enumerate()
         .flat_map(|(i, t)| std::iter::repeat_n(i as i64, t.labels.len()))
         .collect();
-    Target { shape: vec![values.len()], values: TargetValues::I64(values) }
+    Target {
+        shape: vec![values.len()],
+        values: TargetValues::I64(values),
+    }
 }
 
 fn image_sizes(batch: &Batch) -> Target {
-    let values: Vec<i64> =
-        batch.metas.iter().flat_map(|m| m.size.iter().map(|&s| s as i64)).collect();
-    Target { shape: vec![batch.metas.len(), 2], values: TargetValues::I64(values) }
+    let values: Vec<i64> = batch
+        .metas
+        .iter()
+        .flat_map(|m| m.size.iter().map(|&s| s as i64))
+        .collect();
+    Target {
+        shape: vec![batch.metas.len(), 2],
+        values: TargetValues::I64(values),
+    }
 }
 
 #[cfg(test)]
@@ -97,17 +118,29 @@ mod tests {
             images: vec![],
             shape: [3, 3, 10, 20],
             targets: vec![
-                ImageTargets { boxes_xyxy: vec![[0.0, 1.0, 2.0, 3.0]], labels: vec![4] },
+                ImageTargets {
+                    boxes_xyxy: vec![[0.0, 1.0, 2.0, 3.0]],
+                    labels: vec![4],
+                },
                 ImageTargets::default(),
-                ImageTargets { boxes_xyxy: vec![[1.0; 4], [2.0; 4]], labels: vec![5, 6] },
+                ImageTargets {
+                    boxes_xyxy: vec![[1.0; 4], [2.0; 4]],
+                    labels: vec![5, 6],
+                },
             ],
             metas: vec![meta(18), meta(20), meta(19)],
         };
         assert_eq!(gt_boxes_xyxy(&batch).shape, [3, 4]);
         assert_eq!(gt_batch(&batch).values, TargetValues::I64(vec![0, 2, 2]));
         assert_eq!(gt_labels(&batch).values, TargetValues::I64(vec![4, 5, 6]));
-        assert_eq!(image_sizes(&batch).values, TargetValues::I64(vec![10, 18, 10, 20, 10, 19]));
-        let empty = Batch { targets: vec![ImageTargets::default(); 3], ..batch };
+        assert_eq!(
+            image_sizes(&batch).values,
+            TargetValues::I64(vec![10, 18, 10, 20, 10, 19])
+        );
+        let empty = Batch {
+            targets: vec![ImageTargets::default(); 3],
+            ..batch
+        };
         assert_eq!(gt_boxes_xyxy(&empty).shape, [0, 4]);
     }
 }

@@ -64,7 +64,9 @@ pub fn run(
     progress: ProgressMode,
     interrupt: &Interrupt,
 ) -> Result<Arm, EngineError> {
-    let folder = config.cache_dir.join(format!("{label}-{}", key(config, datasets)));
+    let folder = config
+        .cache_dir
+        .join(format!("{label}-{}", key(config, datasets)));
     if folder.join(RESULT).is_file() {
         info!("{label}: reusing `{}`", folder.display());
         return reuse(&folder);
@@ -83,7 +85,10 @@ pub fn run(
     })?;
     let row = row(label, &outcome);
     write_result(&folder, &row, &outcome.student)?;
-    Ok(Arm { row, student: outcome.student })
+    Ok(Arm {
+        row,
+        student: outcome.student,
+    })
 }
 
 /// The table's row of a run.
@@ -104,11 +109,17 @@ pub fn row(name: &str, outcome: &Outcome) -> Row {
 /// If a file cannot be read or written.
 pub fn write_result(folder: &Path, row: &Row, student: &Path) -> Result<(), EngineError> {
     let student_hash = StateDict::load(student)?.hash();
-    let result = ResultFile { schema: 1, student_hash, row: row.clone() };
+    let result = ResultFile {
+        schema: 1,
+        student_hash,
+        row: row.clone(),
+    };
     let json = serde_json::to_string_pretty(&result).expect("a result is plain data");
     let path = folder.join(RESULT);
-    write_atomically(&path, json.as_bytes())
-        .map_err(|e| EngineError::Result { path, reason: e.to_string() })
+    write_atomically(&path, json.as_bytes()).map_err(|e| EngineError::Result {
+        path,
+        reason: e.to_string(),
+    })
 }
 
 fn reuse(folder: &Path) -> Result<Arm, EngineError> {
@@ -121,8 +132,13 @@ fn reuse(folder: &Path) -> Result<Arm, EngineError> {
     let mut result: ResultFile = serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
     let student = folder.join("student.safetensors");
     if StateDict::load(&student)?.hash() != result.student_hash {
-        return Err(refuse("`student.safetensors` is not the file that was written".into()));
+        return Err(refuse(
+            "`student.safetensors` is not the file that was written".into(),
+        ));
     }
     result.row.reused = true;
-    Ok(Arm { row: result.row, student })
+    Ok(Arm {
+        row: result.row,
+        student,
+    })
 }

@@ -34,9 +34,18 @@ pub fn evaluate(
 ) -> Result<Evaluation, EngineError> {
     let loader = Loader::new(
         Arc::clone(dataset),
-        LoaderOptions::evaluation(data, eval.batch_size, detector.size_divisor(), eval.max_images),
+        LoaderOptions::evaluation(
+            data,
+            eval.batch_size,
+            detector.size_divisor(),
+            eval.max_images,
+        ),
     )?;
-    let request = ForwardRequest { training: false, taps: Vec::new(), stop_at_taps: false };
+    let request = ForwardRequest {
+        training: false,
+        taps: Vec::new(),
+        stop_at_taps: false,
+    };
     let truth = GroundTruth::from_dataset(dataset.as_ref(), eval.max_images);
     let category_ids = truth.category_ids();
     let mut predictions = Vec::new();
@@ -56,5 +65,8 @@ pub fn evaluate(
         }
     }
     let metrics = coco::evaluate(&truth, &predictions)?;
-    Ok(Evaluation { metrics, predictions })
+    Ok(Evaluation {
+        metrics,
+        predictions,
+    })
 }

@@ -39,11 +39,21 @@ pub fn save(
 ) -> Result<(), EngineError> {
     let json = |value: serde_json::Result<String>| value.expect("a configuration is plain data");
     // Where its initial weights came from is no property of the model.
-    let model = ModelConfig { weights: Default::default(), ..config.student.clone() };
+    let model = ModelConfig {
+        weights: Default::default(),
+        ..config.student.clone()
+    };
     state.metadata.insert("format".into(), "pt".into());
-    state.metadata.insert(MODEL.into(), json(serde_json::to_string(&model)));
-    state.metadata.insert(CLASSES.into(), json(serde_json::to_string(classes)));
-    state.metadata.insert(TRANSFORM.into(), json(serde_json::to_string(&config.data.transform)));
+    state
+        .metadata
+        .insert(MODEL.into(), json(serde_json::to_string(&model)));
+    state
+        .metadata
+        .insert(CLASSES.into(), json(serde_json::to_string(classes)));
+    state.metadata.insert(
+        TRANSFORM.into(),
+        json(serde_json::to_string(&config.data.transform)),
+    );
     Ok(state.save(path)?)
 }
 
@@ -54,10 +64,19 @@ pub fn save(
 pub fn load(path: &Path) -> Result<Trained, EngineError> {
     let state = StateDict::load(path)?;
     let entry = |key: &'static str| {
-        state.metadata.get(key).ok_or_else(|| EngineError::NotExported { path: path.into(), key })
+        state
+            .metadata
+            .get(key)
+            .ok_or_else(|| EngineError::NotExported {
+                path: path.into(),
+                key,
+            })
     };
     let bad = |key: &'static str| {
-        move |_: serde_json::Error| EngineError::NotExported { path: path.into(), key }
+        move |_: serde_json::Error| EngineError::NotExported {
+            path: path.into(),
+            key,
+        }
     };
     let model: ModelConfig = serde_json::from_str(entry(MODEL)?).map_err(bad(MODEL))?;
     let classes: Vec<String> = serde_json::from_str(entry(CLASSES)?).map_err(bad(CLASSES))?;
@@ -65,7 +84,12 @@ pub fn load(path: &Path) -> Result<Trained, EngineError> {
         serde_json::from_str(entry(TRANSFORM)?).map_err(bad(TRANSFORM))?;
     let detector: Arc<dyn Detector> = Arc::from(model::build(&model, classes.len())?);
     let weights = ModelWeights::from_state(detector.as_ref(), &state)?;
-    Ok(Trained { detector, weights, classes, transform })
+    Ok(Trained {
+        detector,
+        weights,
+        classes,
+        transform,
+    })
 }
 
 /// Checks that a weight file was trained on `classes`; files without that header (torchvision's)
@@ -73,10 +97,18 @@ pub fn load(path: &Path) -> Result<Trained, EngineError> {
 ///
 /// # Errors
 /// If the file names other classes.
-pub fn check_classes(path: &Path, state: &StateDict, classes: &[String]) -> Result<(), EngineError> {
-    let Some(text) = state.metadata.get(CLASSES) else { return Ok(()) };
-    let own: Vec<String> = serde_json::from_str(text)
-        .map_err(|_| EngineError::NotExported { path: path.into(), key: CLASSES })?;
+pub fn check_classes(
+    path: &Path,
+    state: &StateDict,
+    classes: &[String],
+) -> Result<(), EngineError> {
+    let Some(text) = state.metadata.get(CLASSES) else {
+        return Ok(());
+    };
+    let own: Vec<String> = serde_json::from_str(text).map_err(|_| EngineError::NotExported {
+        path: path.into(),
+        key: CLASSES,
+    })?;
     if own == classes {
         return Ok(());
     }

@@ -76,10 +76,14 @@ pub fn run(
     if let Some(chosen) = &chosen {
         check_taps(config, chosen, &datasets)?;
     }
-    let name = chosen.as_ref().map_or(NO_PLUGIN, |c| c.manifest.id.as_str());
+    let name = chosen
+        .as_ref()
+        .map_or(NO_PLUGIN, |c| c.manifest.id.as_str());
     let folder = match &options.folder {
         Some(folder) => folder.clone(),
-        None => config.output_dir.join(format!("{}-{}", file_name(name), options.stamp)),
+        None => config
+            .output_dir
+            .join(format!("{}-{}", file_name(name), options.stamp)),
     };
 
     let mut rows = Vec::new();
@@ -129,7 +133,9 @@ fn choose(config: &DistillConfig) -> Result<Option<Chosen>, EngineError> {
     if config.plugin == NO_PLUGIN {
         return Ok(None);
     }
-    let path = SearchPath::from_env().find(&config.plugin).map_err(DistillError::from)?;
+    let path = SearchPath::from_env()
+        .find(&config.plugin)
+        .map_err(DistillError::from)?;
     let library = Library::load(&path).map_err(DistillError::from)?;
     let manifest = method_manifest(&library, &config.method)?;
     crate::config::check_plugin_config(&manifest.config_schema, &config.config, &manifest.id)?;
@@ -145,7 +151,12 @@ fn check_taps(config: &Config, chosen: &Chosen, datasets: &Datasets) -> Result<(
         None
     };
     let teacher: Option<&dyn Detector> = teacher.as_deref();
-    taps::bind(&chosen.manifest, student.as_ref(), teacher, &config.distill.taps)?;
+    taps::bind(
+        &chosen.manifest,
+        student.as_ref(),
+        teacher,
+        &config.distill.taps,
+    )?;
     Ok(())
 }
 
@@ -185,11 +196,7 @@ fn teacher(
     load_teacher(config, datasets, &file)
 }
 
-fn load_teacher(
-    config: &Config,
-    datasets: &Datasets,
-    file: &Path,
-) -> Result<Teacher, EngineError> {
+fn load_teacher(config: &Config, datasets: &Datasets, file: &Path) -> Result<Teacher, EngineError> {
     let num_classes = datasets.train.classes().len();
     let detector = model::build(&config.teacher.model, num_classes)?;
     let state = crate::state::StateDict::load(file)?;
@@ -201,5 +208,13 @@ fn load_teacher(
 
 /// A method id as a file name.
 fn file_name(id: &str) -> String {
-    id.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).collect()
+    id.chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '_' {
+                c
+            } else {
+                '-'
+            }
+        })
+        .collect()
 }

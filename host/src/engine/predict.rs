@@ -37,13 +37,19 @@ pub fn predict(model: &Trained, path: &Path) -> Result<(Arc<RgbPixels>, Detectio
     }
     let images = TensorData::new(input, [1, 3, padded_h, padded_w]);
     let images = Tensor::<4>::from_data(images, &Device::flex());
-    let request = ForwardRequest { training: false, taps: Vec::new(), stop_at_taps: false };
+    let request = ForwardRequest {
+        training: false,
+        taps: Vec::new(),
+        stop_at_taps: false,
+    };
     let head = model
         .detector
         .forward(model.weights.tensors(), images, &request)
         .head
         .expect("a full pass ends at the head");
-    let found = model.detector.detect(&head, [padded_h, padded_w], &[[height, width]]);
+    let found = model
+        .detector
+        .detect(&head, [padded_h, padded_w], &[[height, width]]);
     let mut detections = found.into_iter().next().unwrap_or_default();
     for bbox in &mut detections.boxes_xyxy {
         *bbox = sample.meta.to_original(*bbox);

@@ -30,13 +30,22 @@ pub struct Preflight {
 ///
 /// # Errors
 /// As a training step.
-pub fn run(learner: &mut Learner, batch: Batch, at: StepPosition) -> Result<Preflight, EngineError> {
+pub fn run(
+    learner: &mut Learner,
+    batch: Batch,
+    at: StepPosition,
+) -> Result<Preflight, EngineError> {
     let [_, _, height, width] = batch.shape;
     let taps = match &learner.distiller {
         None => String::new(),
         Some(distiller) => {
             let teacher = learner.teacher.as_ref().map(|t| t.detector());
-            bound_taps(distiller.bindings(), learner.detector.as_ref(), teacher, [height, width])
+            bound_taps(
+                distiller.bindings(),
+                learner.detector.as_ref(),
+                teacher,
+                [height, width],
+            )
         }
     };
     let probe = learner.probe(batch, at)?;
@@ -66,14 +75,25 @@ fn bound_taps(
         if !bindings.iter().any(|b| b.name == row.name) {
             continue;
         }
-        let teacher = bindings.iter().any(|b| b.role == TEACHER && b.name == row.name);
+        let teacher = bindings
+            .iter()
+            .any(|b| b.role == TEACHER && b.name == row.name);
         let shape = |tap: &TapShape| {
             let [height, width] = tap.size;
             format!("{}×{height}×{width}", tap.channels)
         };
-        let _ = write!(text, "tap {}: student {}", row.name, row.student.as_ref().map_or("-".into(), shape));
+        let _ = write!(
+            text,
+            "tap {}: student {}",
+            row.name,
+            row.student.as_ref().map_or("-".into(), shape)
+        );
         if teacher {
-            let _ = write!(text, ", teacher {}", row.teacher.as_ref().map_or("-".into(), shape));
+            let _ = write!(
+                text,
+                ", teacher {}",
+                row.teacher.as_ref().map_or("-".into(), shape)
+            );
         }
         text.push('\n');
     }

@@ -188,14 +188,24 @@ impl Learner {
         let mut times = sum.times;
         let grad_norm = self.apply(&mut sum, &phase, lr)?;
         for stats in &sum.batch_stats {
-            let learned = stats.iter().filter(|s| self.learns_at(s.mean_index, &phase)).cloned();
-            self.weights.blend_batch_stats(&learned.collect::<Vec<_>>(), BATCH_STATS_MOMENTUM);
+            let learned = stats
+                .iter()
+                .filter(|s| self.learns_at(s.mean_index, &phase))
+                .cloned();
+            self.weights
+                .blend_batch_stats(&learned.collect::<Vec<_>>(), BATCH_STATS_MOMENTUM);
         }
         if let Some(ema) = &mut self.ema {
             ema.update(&self.weights);
         }
         times.optimizer = clock.elapsed().as_secs_f64();
-        Ok(StepReport { losses: sum.losses, metrics: sum.metrics, grad_norm, lr, times })
+        Ok(StepReport {
+            losses: sum.losses,
+            metrics: sum.metrics,
+            grad_norm,
+            lr,
+            times,
+        })
     }
 
     /// Computes a step's losses and gradients and applies nothing.
@@ -215,7 +225,11 @@ impl Learner {
                 norms.push((name.to_owned(), square.sqrt()));
             }
         }
-        Ok(Probe { losses: sum.losses, method_gradient_norms: norms, times: sum.times })
+        Ok(Probe {
+            losses: sum.losses,
+            method_gradient_norms: norms,
+            times: sum.times,
+        })
     }
 
     fn call(&self, at: StepPosition, check: bool) -> (CallInfo, Phase) {
@@ -247,7 +261,10 @@ impl Learner {
         phase: &Phase,
     ) -> Result<Accumulated, EngineError> {
         let scale = 1.0 / micro_batches.len() as f32;
-        let num_method = self.distiller.as_ref().map_or(0, |d| d.param_names().count());
+        let num_method = self
+            .distiller
+            .as_ref()
+            .map_or(0, |d| d.param_names().count());
         let mut sum = Accumulated {
             student: vec![None; self.detector.specs().len()],
             method: vec![Vec::new(); num_method],
@@ -283,11 +300,16 @@ impl Learner {
         add(&mut sum.times.teacher, clock.elapsed());
 
         let clock = Instant::now();
-        let leaves =
-            self.weights.leaves(&|spec| spec.trainable && phase.learn.part(spec.part));
+        let leaves = self
+            .weights
+            .leaves(&|spec| spec.trainable && phase.learn.part(spec.part));
         let request = ForwardRequest {
             training: true,
-            taps: self.distiller.as_ref().map(|d| d.tap_names(STUDENT)).unwrap_or_default(),
+            taps: self
+                .distiller
+                .as_ref()
+                .map(|d| d.tap_names(STUDENT))
+                .unwrap_or_default(),
             stop_at_taps: false,
         };
         let forward = self.detector.forward(&leaves, images, &request);
@@ -298,7 +320,11 @@ impl Learner {
         for (name, loss) in self.detector.losses(head, &assignment) {
             let value = loss.clone().without_autodiff().into_scalar::<f32>();
             if !value.is_finite() {
-                return Err(EngineError::NonFiniteLoss { term: name.into(), value, step: call.step });
+                return Err(EngineError::NonFiniteLoss {
+                    term: name.into(),
+                    value,
+                    step: call.step,
+                });
             }
             add_loss(&mut sum.losses, name, f64::from(value * scale));
             let loss = if scale == 1.0 { loss } else { loss * scale };
@@ -329,9 +355,13 @@ impl Learner {
             if !leaf.is_autodiff() {
                 continue;
             }
-            let Some(gradient) = leaf.grad_remove(&mut gradients) else { continue };
-            let gradient =
-                gradient.into_data().try_into_vec::<f32>().expect("weights and gradients are f32");
+            let Some(gradient) = leaf.grad_remove(&mut gradients) else {
+                continue;
+            };
+            let gradient = gradient
+                .into_data()
+                .try_into_vec::<f32>()
+                .expect("weights and gradients are f32");
             match slot {
                 None => *slot = Some(gradient),
                 Some(sum) => accumulate(sum, &gradient),
@@ -346,7 +376,10 @@ impl Learner {
     fn apply(&mut self, sum: &mut Accumulated, phase: &Phase, lr: f64) -> Result<f64, EngineError> {
         let specs = self.detector.specs();
         let method_names: Vec<String> = match &self.distiller {
-            Some(distiller) => distiller.param_names().map(|n| format!("method.{n}")).collect(),
+            Some(distiller) => distiller
+                .param_names()
+                .map(|n| format!("method.{n}"))
+                .collect(),
             None => Vec::new(),
         };
         let method_learns = phase.learn.method;
@@ -387,7 +420,8 @@ impl Learner {
             for ((name, gradient), param) in method_names.iter().zip(&sum.method).zip(params) {
                 let group = self.groups.of_method(&param.shape);
                 let lr = lr * group.lr_scale * phase.lr_scale.method;
-                self.optimizer.update(name, &mut param.data, gradient, lr, group.weight_decay);
+                self.optimizer
+                    .update(name, &mut param.data, gradient, lr, group.weight_decay);
             }
         }
         Ok(norm)
@@ -407,7 +441,11 @@ impl Learner {
 fn take_answer(sum: &mut Accumulated, distiller: &Distiller, answer: &DistillStep, scale: f32) {
     for ((name, value), (_, weight)) in answer.losses.iter().zip(distiller.losses()) {
         let name = format!("loss_kd_{}", name.strip_prefix("loss_").unwrap_or(name));
-        add_loss(&mut sum.losses, &name, f64::from(*value) * weight * f64::from(scale));
+        add_loss(
+            &mut sum.losses,
+            &name,
+            f64::from(*value) * weight * f64::from(scale),
+        );
     }
     sum.metrics.clone_from(&answer.metrics);
     for (slot, gradient) in sum.method.iter_mut().zip(&answer.param_gradients) {

@@ -23,7 +23,11 @@ pub struct Row {
 }
 
 fn percent(value: f64) -> String {
-    if value < 0.0 { "-".into() } else { format!("{:.1}", 100.0 * value) }
+    if value < 0.0 {
+        "-".into()
+    } else {
+        format!("{:.1}", 100.0 * value)
+    }
 }
 
 /// AP, AP50, AP75, AP_S, AP_M, AP_L in percent, milliseconds per step, peak memory.
@@ -36,7 +40,11 @@ pub fn render(rows: &[Row]) -> String {
     for row in rows {
         let m = &row.metrics;
         let aps = [m.ap, m.ap50, m.ap75, m.ap_small, m.ap_medium, m.ap_large].map(percent);
-        let mut cells = vec![format!("{}{}", row.name, if row.reused { " (reused)" } else { "" })];
+        let mut cells = vec![format!(
+            "{}{}",
+            row.name,
+            if row.reused { " (reused)" } else { "" }
+        )];
         cells.extend(aps);
         cells.push(format!("{:.0}", 1e3 * row.step.total()));
         cells.push(format!("{:.0}", row.peak_bytes as f64 / f64::from(1 << 20)));

@@ -22,7 +22,11 @@ impl Teacher {
     #[must_use]
     pub fn new(detector: Arc<dyn Detector>, weights: ModelWeights) -> Self {
         let hash = weights.hash();
-        Teacher { detector, weights, hash }
+        Teacher {
+            detector,
+            weights,
+            hash,
+        }
     }
 
     /// Its architecture.
@@ -44,9 +48,14 @@ impl Teacher {
         if names.is_empty() {
             return BTreeMap::new();
         }
-        let request =
-            ForwardRequest { training: false, taps: names.to_vec(), stop_at_taps: true };
-        self.detector.forward(self.weights.tensors(), images.clone(), &request).taps
+        let request = ForwardRequest {
+            training: false,
+            taps: names.to_vec(),
+            stop_at_taps: true,
+        };
+        self.detector
+            .forward(self.weights.tensors(), images.clone(), &request)
+            .taps
     }
 
     /// Checks that nothing wrote to the weights or buffers since they were frozen.
@@ -58,7 +67,10 @@ impl Teacher {
         if now == self.hash {
             Ok(())
         } else {
-            Err(EngineError::TeacherChanged { before: self.hash.clone(), after: now })
+            Err(EngineError::TeacherChanged {
+                before: self.hash.clone(),
+                after: now,
+            })
         }
     }
 }

@@ -164,7 +164,10 @@ impl<'a> Session<'a> {
         };
         let total_steps = (steps_per_epoch * config.train.epochs as u64).min(limit);
 
-        let plugin = run.library.as_ref().map(|library| plugin_facts(library, config));
+        let plugin = run
+            .library
+            .as_ref()
+            .map(|library| plugin_facts(library, config));
         let environment = Environment::current(plugin);
         let hash = config_hash(config);
         let folder = if run.resume {
@@ -175,8 +178,13 @@ impl<'a> Session<'a> {
         let store = CheckpointStore::open(run.folder, KEEP_LAST)?;
 
         let teacher = run.teacher.take();
-        let mut learner =
-            learner(&run, Arc::clone(&detector), teacher, total_steps, steps_per_epoch)?;
+        let mut learner = learner(
+            &run,
+            Arc::clone(&detector),
+            teacher,
+            total_steps,
+            steps_per_epoch,
+        )?;
         let plugin_hash = run.library.as_ref().map(|l| l.sha256().to_owned());
         let mut at = Progress {
             iter: 0,
@@ -244,7 +252,9 @@ impl<'a> Session<'a> {
     }
 
     fn preflight(&mut self) -> Result<(), EngineError> {
-        let Some(batch) = self.loader.epoch(0, 0).next() else { return Ok(()) };
+        let Some(batch) = self.loader.epoch(0, 0).next() else {
+            return Ok(());
+        };
         let at = self.position();
         let report = preflight::run(&mut self.learner, batch?, at)?;
         let label = self.run.label;
@@ -254,8 +264,11 @@ impl<'a> Session<'a> {
         for name in &report.without_gradient {
             warn!("{label}: learned part `{name}` of the method gets no gradient from one batch");
         }
-        let losses: Vec<String> =
-            report.losses.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+        let losses: Vec<String> = report
+            .losses
+            .iter()
+            .map(|(name, value)| format!("{name} {value:.4}"))
+            .collect();
         info!(
             "{label}: {} steps ({} an epoch), first batch {:.2} s, {} MiB; {}",
             self.total_steps,
@@ -269,8 +282,10 @@ impl<'a> Session<'a> {
 
     fn run_epochs(&mut self) -> Result<(), EngineError> {
         let train = &self.run.config.train;
-        let (log_interval, eval_interval) =
-            (train.log_interval_iters as u64, train.eval_interval_epochs as u64);
+        let (log_interval, eval_interval) = (
+            train.log_interval_iters as u64,
+            train.eval_interval_epochs as u64,
+        );
         let mut progress = TrainProgress::new(
             self.run.progress,
             self.run.label,
@@ -305,8 +320,9 @@ impl<'a> Session<'a> {
         let accumulate = self.run.config.train.accumulate;
         let interval = self.run.config.train.checkpoint_interval_iters as u64;
         let log_interval = self.run.config.train.log_interval_iters as u64;
-        let mut batches =
-            self.loader.epoch(self.at.epoch, self.at.batch_in_epoch as usize);
+        let mut batches = self
+            .loader
+            .epoch(self.at.epoch, self.at.batch_in_epoch as usize);
         let last = self.steps_per_epoch * accumulate as u64;
         while self.at.batch_in_epoch < last && self.at.iter < self.total_steps {
             let clock = Instant::now();
@@ -397,7 +413,10 @@ impl<'a> Session<'a> {
 
     /// The weights to evaluate and export: the average, if there is one.
     fn exported(&self) -> &ModelWeights {
-        self.learner.ema.as_ref().map_or(&self.learner.weights, Ema::weights)
+        self.learner
+            .ema
+            .as_ref()
+            .map_or(&self.learner.weights, Ema::weights)
     }
 
     /// Evaluates, records, and gives the line to show.
@@ -418,9 +437,17 @@ impl<'a> Session<'a> {
             .map(|(name, value)| (format!("val/{name}"), *value))
             .collect();
         self.at.metrics.clone_from(&values);
-        if self.at.best.as_ref().is_none_or(|best| metrics.ap > best.value) {
-            self.at.best =
-                Some(Best { metric: "val/AP".into(), value: metrics.ap, iter: self.at.iter });
+        if self
+            .at
+            .best
+            .as_ref()
+            .is_none_or(|best| metrics.ap > best.value)
+        {
+            self.at.best = Some(Best {
+                metric: "val/AP".into(),
+                value: metrics.ap,
+                iter: self.at.iter,
+            });
         }
         values.insert("time/evaluation".into(), clock.elapsed().as_secs_f64());
         self.log.record(self.at.iter, self.at.epoch, &values)?;
@@ -462,7 +489,12 @@ impl<'a> Session<'a> {
         self.checkpoint()?;
         let student = self.run.folder.join("student.safetensors");
         let classes = self.run.datasets.train.classes();
-        export::save(&student, self.exported().to_state(), self.run.config, classes)?;
+        export::save(
+            &student,
+            self.exported().to_state(),
+            self.run.config,
+            classes,
+        )?;
         Ok(Outcome {
             metrics,
             step: StepTimes::median(&self.times),
@@ -502,13 +534,22 @@ fn learner(
     if !config.student.weights.as_os_str().is_empty() {
         let file = StateDict::load(&config.student.weights)?;
         let report = model::weights::load_into(&mut state, detector.as_ref(), &file)?;
-        info!("{}: weights from `{}`: {report}", run.label, config.student.weights.display());
+        info!(
+            "{}: weights from `{}`: {report}",
+            run.label,
+            config.student.weights.display()
+        );
     }
     let weights = ModelWeights::from_state(detector.as_ref(), &state)?;
     let distiller = match &run.library {
         None => None,
         Some(library) => {
-            let call = CallInfo { training: true, seed: config.seed, total_steps, ..CallInfo::default() };
+            let call = CallInfo {
+                training: true,
+                seed: config.seed,
+                total_steps,
+                ..CallInfo::default()
+            };
             let models = Models {
                 student: detector.as_ref(),
                 teacher: teacher.as_ref().map(Teacher::detector),
@@ -544,10 +585,21 @@ fn restore(learner: &mut Learner, snapshot: &Snapshot) -> Result<(), EngineError
         .collect();
     if let (Some(distiller), Some(state)) = (&mut learner.distiller, &snapshot.method) {
         distiller.load_state(state)?;
-        let sizes: Vec<usize> = distiller.params_mut().iter().map(|p| p.data.len()).collect();
-        lengths.extend(distiller.param_names().map(|n| format!("method.{n}")).zip(sizes));
+        let sizes: Vec<usize> = distiller
+            .params_mut()
+            .iter()
+            .map(|p| p.data.len())
+            .collect();
+        lengths.extend(
+            distiller
+                .param_names()
+                .map(|n| format!("method.{n}"))
+                .zip(sizes),
+        );
     }
-    learner.optimizer.load_state(&snapshot.optimizer, &lengths)?;
+    learner
+        .optimizer
+        .load_state(&snapshot.optimizer, &lengths)?;
     if let (Some(ema), Some(state)) = (&mut learner.ema, &snapshot.ema) {
         *ema = Ema::from_state(learner.detector.specs(), state, ema.decay())?;
     }
@@ -558,5 +610,9 @@ fn restore(learner: &mut Learner, snapshot: &Snapshot) -> Result<(), EngineError
 #[must_use]
 pub fn spoken(time: Duration) -> String {
     let seconds = time.as_secs();
-    if seconds < 60 { format!("{seconds} s") } else { format!("{} min {} s", seconds / 60, seconds % 60) }
+    if seconds < 60 {
+        format!("{seconds} s")
+    } else {
+        format!("{} min {} s", seconds / 60, seconds % 60)
+    }
 }

@@ -126,13 +126,19 @@ impl<B: Backend + ConvOps, C: CheckpointStrategy> ConvOps for Autodiff<B, C> {
         let nodes = [x.node(), weight.node()];
         match ConvBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
-                let saved = (prep.checkpoint(&x), prep.checkpoint(&weight), options.clone());
+                let saved = (
+                    prep.checkpoint(&x),
+                    prep.checkpoint(&weight),
+                    options.clone(),
+                );
                 let y = B::fast_conv2d(x.into_primitive(), weight.into_primitive(), options);
                 prep.finish(saved, y)
             }
-            OpsKind::UnTracked(prep) => {
-                prep.finish(B::fast_conv2d(x.into_primitive(), weight.into_primitive(), options))
-            }
+            OpsKind::UnTracked(prep) => prep.finish(B::fast_conv2d(
+                x.into_primitive(),
+                weight.into_primitive(),
+                options,
+            )),
         }
     }
 }
@@ -195,10 +201,10 @@ mod tests {
         plain.seed(11);
         for [n, c, h, w, o, k, stride, padding, dilation] in CASES {
             let case = format!("n{n} c{c} {h}x{w} o{o} k{k} s{stride} p{padding} d{dilation}");
-            let x = Tensor::<4>::random([n, c, h, w], Distribution::Default, &device).require_grad();
-            let weight =
-                Tensor::<4>::random([o, c, k, k], Distribution::Normal(0.0, 1.0), &device)
-                    .require_grad();
+            let x =
+                Tensor::<4>::random([n, c, h, w], Distribution::Default, &device).require_grad();
+            let weight = Tensor::<4>::random([o, c, k, k], Distribution::Normal(0.0, 1.0), &device)
+                .require_grad();
             let options = ConvOptions::new([stride; 2], [padding; 2], [dilation; 2], 1);
             let ours = conv2d(
                 x.clone(),
@@ -208,14 +214,16 @@ mod tests {
                 [dilation; 2],
             );
             let theirs = burn_conv2d(x.clone(), weight.clone(), None, options);
-            let upstream =
-                Tensor::<4>::random(ours.dims(), Distribution::Normal(0.0, 1.0), &plain);
+            let upstream = Tensor::<4>::random(ours.dims(), Distribution::Normal(0.0, 1.0), &plain);
             let y = relative(ours.clone().inner(), theirs.clone().inner());
             let ours = (ours * upstream.clone()).sum().backward();
             let theirs = (theirs * upstream).sum().backward();
             let dx = relative(x.grad(&ours).unwrap(), x.grad(&theirs).unwrap());
             let dw = relative(weight.grad(&ours).unwrap(), weight.grad(&theirs).unwrap());
-            assert!(y < TOLERANCE && dx < TOLERANCE && dw < TOLERANCE, "{case}: {y} {dx} {dw}");
+            assert!(
+                y < TOLERANCE && dx < TOLERANCE && dw < TOLERANCE,
+                "{case}: {y} {dx} {dw}"
+            );
         }
     }
 
@@ -224,11 +232,16 @@ mod tests {
         let plain = Device::flex();
         for [n, c, h, w, o, k, stride, padding, dilation] in CASES {
             let run = |threads: usize| {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let pool = rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .unwrap();
                 pool.install(|| {
                     let device = plain.clone().autodiff();
                     let ramp = |len: usize| {
-                        (0..len).map(|i| ((i * 7919 % 1013) as f32 / 1013.0) - 0.4).collect()
+                        (0..len)
+                            .map(|i| ((i * 7919 % 1013) as f32 / 1013.0) - 0.4)
+                            .collect()
                     };
                     let tensor = |shape: [usize; 4]| {
                         let values: Vec<f32> = ramp(shape.iter().product());

@@ -3,7 +3,10 @@
 //! Work is split by the geometry alone, never by the number of threads, and every task writes its
 //! own part of the output, so the bits do not depend on the threads. Only the weight gradient adds
 //! partial sums, in a fixed order.
-#![expect(unsafe_code, reason = "gemm and disjoint writes from tasks take raw pointers")]
+#![expect(
+    unsafe_code,
+    reason = "gemm and disjoint writes from tasks take raw pointers"
+)]
 
 use burn::backend::TensorMetadata;
 use burn::backend::ops::ConvOptions;
@@ -34,7 +37,11 @@ pub(super) struct Geometry {
 
 impl Geometry {
     /// `None` where these kernels do not apply.
-    pub(super) fn of(x: &FlexTensor, weight: &FlexTensor, options: &ConvOptions<2>) -> Option<Self> {
+    pub(super) fn of(
+        x: &FlexTensor,
+        weight: &FlexTensor,
+        options: &ConvOptions<2>,
+    ) -> Option<Self> {
         let (xs, ws) = (x.shape(), weight.shape());
         if x.dtype() != DType::F32 || options.groups != 1 || options.is_asymmetric() {
             return None;
@@ -89,9 +96,17 @@ impl Geometry {
     /// Output columns for which the input column `x * stride + offset` exists.
     fn valid_columns(&self, offset: isize) -> (usize, usize) {
         let stride = self.stride[1];
-        let low = if offset >= 0 { 0 } else { offset.unsigned_abs().div_ceil(stride) };
+        let low = if offset >= 0 {
+            0
+        } else {
+            offset.unsigned_abs().div_ceil(stride)
+        };
         let room = self.w as isize - offset;
-        let high = if room <= 0 { 0 } else { room.unsigned_abs().div_ceil(stride).min(self.out_w) };
+        let high = if room <= 0 {
+            0
+        } else {
+            room.unsigned_abs().div_ceil(stride).min(self.out_w)
+        };
         (low.min(high), high)
     }
 
@@ -107,10 +122,19 @@ impl Geometry {
 
     /// Copies the patches of channels `c0..c1`, output rows `y0..y1` of one image into
     /// `columns[(c, ky, kx)][(y, x)]`.
-    fn im2col(&self, image: &[f32], c0: usize, c1: usize, y0: usize, y1: usize, columns: &mut [f32]) {
+    fn im2col(
+        &self,
+        image: &[f32],
+        c0: usize,
+        c1: usize,
+        y0: usize,
+        y1: usize,
+        columns: &mut [f32],
+    ) {
         let width = (y1 - y0) * self.out_w;
         let mut rows = columns.chunks_exact_mut(width);
-        for plane in image[c0 * self.in_plane()..c1 * self.in_plane()].chunks_exact(self.in_plane()) {
+        for plane in image[c0 * self.in_plane()..c1 * self.in_plane()].chunks_exact(self.in_plane())
+        {
             for ky in 0..self.kernel[0] {
                 for kx in 0..self.kernel[1] {
                     let row = rows.next().expect("one row per channel and kernel cell");
@@ -132,7 +156,10 @@ impl Geometry {
                             out[low..high].copy_from_slice(&input[..high - low]);
                         } else {
                             let strided = input.iter().step_by(self.stride[1]);
-                            out[low..high].iter_mut().zip(strided).for_each(|(o, i)| *o = *i);
+                            out[low..high]
+                                .iter_mut()
+                                .zip(strided)
+                                .for_each(|(o, i)| *o = *i);
                         }
                     }
                 }
@@ -155,7 +182,9 @@ impl Geometry {
                     }
                     let first = ((low * self.stride[1]) as isize + offset).unsigned_abs();
                     for (y, from) in (y0..y1).zip(row.chunks_exact(self.out_w)) {
-                        let Some(iy) = self.input_row(y, ky) else { continue };
+                        let Some(iy) = self.input_row(y, ky) else {
+                            continue;
+                        };
                         let input = &mut plane[iy * self.w + first..(iy + 1) * self.w];
                         let from = from[low..high].iter();
                         if self.stride[1] == 1 {
@@ -187,11 +216,19 @@ impl Matrix<'_> {
 }
 
 fn row_major(values: &[f32], columns: usize) -> Matrix<'_> {
-    Matrix { values, row_stride: columns, column_stride: 1 }
+    Matrix {
+        values,
+        row_stride: columns,
+        column_stride: 1,
+    }
 }
 
 fn transposed(values: &[f32], rows: usize) -> Matrix<'_> {
-    Matrix { values, row_stride: 1, column_stride: rows }
+    Matrix {
+        values,
+        row_stride: 1,
+        column_stride: rows,
+    }
 }
 
 /// Pointer that tasks share; each writes its own part.
@@ -278,7 +315,10 @@ fn pointwise(
         let (image, tile_index) = (task / tiles, task % tiles);
         let start = tile_index * tile;
         let len = tile.min(plane - start);
-        let b = row_major(&input[image * from * plane + start..(image + 1) * from * plane], plane);
+        let b = row_major(
+            &input[image * from * plane + start..(image + 1) * from * plane],
+            plane,
+        );
         // SAFETY: the tile's columns of image `image` belong to this task alone.
         unsafe {
             let out = shared.at(image * to * plane + start);
@@ -293,7 +333,15 @@ pub(super) fn forward(g: &Geometry, x: FlexTensor, weight: FlexTensor) -> FlexTe
     let depth = g.c * g.taps();
     let mut out = vec![0.0f32; g.n * g.o * g.out_plane()];
     if g.is_pointwise() {
-        pointwise(g.n, g.out_plane(), g.c, g.o, row_major(ws, g.c), xs, &mut out);
+        pointwise(
+            g.n,
+            g.out_plane(),
+            g.c,
+            g.o,
+            row_major(ws, g.c),
+            xs,
+            &mut out,
+        );
     } else {
         let tile = g.tile_rows(depth);
         let tiles = g.out_h.div_ceil(tile);
@@ -307,7 +355,14 @@ pub(super) fn forward(g: &Geometry, x: FlexTensor, weight: FlexTensor) -> FlexTe
                 let width = (y1 - y0) * g.out_w;
                 let columns = &mut columns[..depth * width];
                 let plane = g.c * g.in_plane();
-                g.im2col(&xs[image * plane..(image + 1) * plane], 0, g.c, y0, y1, columns);
+                g.im2col(
+                    &xs[image * plane..(image + 1) * plane],
+                    0,
+                    g.c,
+                    y0,
+                    y1,
+                    columns,
+                );
                 let start = image * g.o * g.out_plane() + y0 * g.out_w;
                 // SAFETY: rows `y0..y1` of image `image` belong to this task alone.
                 unsafe {
@@ -333,7 +388,15 @@ pub(super) fn input_gradient(g: &Geometry, weight: FlexTensor, gradient: FlexTen
     let depth = g.c * g.taps();
     let mut out = vec![0.0f32; g.n * g.c * g.in_plane()];
     if g.is_pointwise() {
-        pointwise(g.n, g.out_plane(), g.o, g.c, transposed(ws, g.c), gs, &mut out);
+        pointwise(
+            g.n,
+            g.out_plane(),
+            g.o,
+            g.c,
+            transposed(ws, g.c),
+            gs,
+            &mut out,
+        );
         return tensor(out, [g.n, g.c, g.h, g.w]);
     }
     let block = g.channel_block();
@@ -343,7 +406,10 @@ pub(super) fn input_gradient(g: &Geometry, weight: FlexTensor, gradient: FlexTen
         .chunks_mut(g.c * g.in_plane())
         .enumerate()
         .flat_map(|(image, planes)| {
-            planes.chunks_mut(block * g.in_plane()).enumerate().map(move |(i, p)| (image, i, p))
+            planes
+                .chunks_mut(block * g.in_plane())
+                .enumerate()
+                .map(move |(i, p)| (image, i, p))
         })
         .collect();
     debug_assert_eq!(blocks.len(), g.n * per_image);
@@ -356,7 +422,11 @@ pub(super) fn input_gradient(g: &Geometry, weight: FlexTensor, gradient: FlexTen
                 let y1 = (y0 + tile).min(g.out_h);
                 let width = (y1 - y0) * g.out_w;
                 let columns = &mut columns[..rows * width];
-                let a = Matrix { values: &ws[c0 * g.taps()..], row_stride: 1, column_stride: depth };
+                let a = Matrix {
+                    values: &ws[c0 * g.taps()..],
+                    row_stride: 1,
+                    column_stride: depth,
+                };
                 let start = image * g.o * g.out_plane() + y0 * g.out_w;
                 let b = row_major(&gs[start..(image + 1) * g.o * g.out_plane()], g.out_plane());
                 // SAFETY: `columns` is this task's own and holds `rows * width` floats.
@@ -381,7 +451,16 @@ pub(super) fn weight_gradient(g: &Geometry, x: FlexTensor, gradient: FlexTensor)
     let shared = Shared(partial.as_mut_ptr());
     let tile = g.tile_rows(block * g.taps());
     (0..parts * blocks).into_par_iter().for_each_init(
-        || vec![0.0f32; if g.is_pointwise() { 0 } else { block * g.taps() * tile * g.out_w }],
+        || {
+            vec![
+                0.0f32;
+                if g.is_pointwise() {
+                    0
+                } else {
+                    block * g.taps() * tile * g.out_w
+                }
+            ]
+        },
         |columns, task| {
             let (part, index) = (task / blocks, task % blocks);
             let c0 = index * block;
