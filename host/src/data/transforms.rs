@@ -1,8 +1,7 @@
 //! Resize, horizontal flip, normalisation; boxes move exactly with the pixels.
 
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::U8x3;
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
+use image::imageops::FilterType;
+use image::{ImageBuffer, Rgb};
 
 use super::{DatasetError, ImageMeta, ImageTargets, Record, RgbPixels};
 use crate::config::{ResizeMode, TransformConfig};
@@ -157,21 +156,13 @@ impl Transform {
 }
 
 /// Antialiased bilinear resize of 8-bit pixels.
-///
-/// `resize_typed` and not `resize`: the latter compiles the kernels of every pixel type and
-/// algorithm into this crate, two minutes of every build.
 fn resize(pixels: &RgbPixels, size: [usize; 2]) -> Vec<u8> {
     let extent = |v: usize| u32::try_from(v).expect("images have less than 2^32 pixels a side");
     let [height, width] = pixels.size.map(extent);
-    let source = TypedImageRef::<U8x3>::from_buffer(width, height, &pixels.data)
+    let source = ImageBuffer::<Rgb<u8>, &[u8]>::from_raw(width, height, &pixels.data)
         .expect("pixels fill their size");
     let [height, width] = size.map(extent);
-    let mut out = TypedImage::<U8x3>::new(width, height);
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-    Resizer::new()
-        .resize_typed(&source, &mut out, &options)
-        .expect("source and destination have one pixel type");
-    out.pixels().iter().flat_map(|pixel| pixel.0).collect()
+    image::imageops::resize(&source, width, height, FilterType::Triangle).into_raw()
 }
 
 /// A box of a `[height, width]` image in the pixels of its resized, maybe mirrored, version.
