@@ -28,12 +28,15 @@ fn no_command_is_the_main_job() {
 #[test]
 fn flags_reach_the_configuration() {
     let cli = parse("kdhost --plugin libm.so --seed 3 --output o --set seed=9").unwrap();
+    assert_eq!(
+        cli.job.source.output.as_deref(),
+        Some(std::path::Path::new("o"))
+    );
     let config = cli.job.source.resolve().unwrap().config;
     assert_eq!(
         (config.seed, config.distill.plugin.as_str()),
         (3, "libm.so")
     );
-    assert_eq!(config.output_dir, std::path::Path::new("o"));
     let cli = parse("kdhost --plugin sub/libm.so").unwrap();
     let plugin = cli.job.source.resolve().unwrap().config.distill.plugin;
     assert_eq!(
