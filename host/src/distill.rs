@@ -110,18 +110,4 @@ pub enum DistillError {
         /// What is wrong.
         reason: String,
     },
-    /// A loss or gradient is NaN or infinite.
-    #[error(
-        "method `{method}`: {what} is {value} at step {step}; nothing of this step was applied"
-    )]
-    NonFinite {
-        /// Method id.
-        method: String,
-        /// Loss `x`, gradient of tap `y`, gradient of parameter `z`.
-        what: String,
-        /// NaN or inf.
-        value: f32,
-        /// Optimizer step.
-        step: u64,
-    },
 }

@@ -4,6 +4,7 @@
 //! if it was done before), [`job`] (control, teacher, distilled student, table).
 
 pub mod arm;
+mod assemble;
 pub mod checkpoint;
 pub mod ema;
 pub mod environment;

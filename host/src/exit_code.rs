@@ -117,9 +117,7 @@ fn of_distill(error: &DistillError) -> Option<i32> {
         DistillError::UnknownTap { .. }
         | DistillError::UnknownRole { .. }
         | DistillError::UnknownTarget { .. } => PLUGIN_LOAD,
-        DistillError::Schedule { .. }
-        | DistillError::Plan { .. }
-        | DistillError::NonFinite { .. } => PLUGIN_RUN,
+        DistillError::Schedule { .. } | DistillError::Plan { .. } => PLUGIN_RUN,
     })
 }
 

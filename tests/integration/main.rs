@@ -6,6 +6,7 @@
 
 mod abi_layout;
 mod plugin_calls;
+mod plugin_faults;
 mod plugin_loading;
 mod refusals;
 mod tidy;

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::engine::interrupt::Interrupt;
 use crate::engine::job::{self, JobOptions};
 use crate::engine::progress::ProgressMode;
-use crate::engine::{table, train};
+use crate::engine::table;
 use crate::exit_code;
 
 /// Arguments of the main job.
@@ -63,7 +63,7 @@ pub(super) fn run_job(
     text.push_str(&format!(
         "\n{}, {}",
         report.student.display(),
-        train::spoken(Duration::from_secs_f64(report.seconds))
+        table::spoken(Duration::from_secs_f64(report.seconds))
     ));
     print(&text)?;
     Ok(exit_code::OK)

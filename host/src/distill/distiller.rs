@@ -128,12 +128,7 @@ impl Distiller {
             .zip(&params)
             .chain(plan.buffers.iter().zip(&buffers))
         {
-            check_finite(
-                &manifest.id,
-                || format!("initial value of `{}`", spec.name),
-                &array.data,
-                call,
-            )?;
+            method.check_finite("init_state", &format!("`{}`", spec.name), &array.data)?;
         }
         Ok(Distiller {
             method,
@@ -311,7 +306,20 @@ impl Distiller {
             .iter()
             .map(|name| (targets::find(name).expect("targets were checked at bind time"))(batch))
             .collect();
-        let tap_args: Vec<TensorArg<'_>> = views.iter().map(view_arg).collect();
+        // A tap that the plan does not use crosses without elements.
+        let absent: Vec<[usize; 4]> = self
+            .bindings
+            .iter()
+            .map(|b| [0, b.channels, 0, 0])
+            .collect();
+        let tap_args: Vec<TensorArg<'_>> = views
+            .iter()
+            .zip(&absent)
+            .map(|(view, absent)| match view {
+                Some(view) => TensorArg::f32(view.shape(), view.values()),
+                None => TensorArg::f32(absent, &[]),
+            })
+            .collect();
         let target_args: Vec<TensorArg<'_>> = targets.iter().map(target_arg).collect();
         let mut losses = vec![0.0f32; self.plan.losses.len()];
 
@@ -329,12 +337,8 @@ impl Distiller {
         let forward = clock.elapsed();
         for (spec, value) in self.plan.losses.iter().zip(&losses) {
             let value = std::slice::from_ref(value);
-            check_finite(
-                &self.manifest.id,
-                || format!("loss `{}`", spec.name),
-                value,
-                call,
-            )?;
+            let loss = format!("loss `{}`", spec.name);
+            self.method.check_finite("forward", &loss, value)?;
         }
 
         let mut d_taps: Vec<Option<Array>> = self
@@ -389,15 +393,16 @@ impl Distiller {
             let Some(Array { shape, data }) = gradient else {
                 continue;
             };
-            let what = || format!("gradient of tap `{}`", binding.name);
-            check_finite(&self.manifest.id, what, &data, call)?;
+            let what = format!("the gradient of tap `{}`", binding.name);
+            self.method.check_finite("backward", &what, &data)?;
             let data = TensorData::new(data, shape);
             tap_gradients.push((binding.name.clone(), Tensor::from_data(data, &device)));
         }
         let mut param_gradients = Vec::new();
         for (spec, gradient) in self.plan.params.iter().zip(d_params) {
-            let what = || format!("gradient of parameter `{}`", spec.name);
-            check_finite(&self.manifest.id, what, &gradient.data, call)?;
+            let what = format!("the gradient of parameter `{}`", spec.name);
+            self.method
+                .check_finite("backward", &what, &gradient.data)?;
             param_gradients.push(gradient.data);
         }
         let losses = self
@@ -445,33 +450,6 @@ fn loss_weights(
     Ok(losses.iter().map(weight).collect())
 }
 
-fn check_finite(
-    method: &str,
-    what: impl Fn() -> String,
-    values: &[f32],
-    call: &CallInfo,
-) -> Result<(), DistillError> {
-    // A sum is not finite if any value is not; only then is the culprit looked for. Overflow of
-    // finite values cannot happen in f64.
-    if values
-        .iter()
-        .map(|v| f64::from(*v))
-        .sum::<f64>()
-        .is_finite()
-    {
-        return Ok(());
-    }
-    match values.iter().find(|v| !v.is_finite()) {
-        None => Ok(()),
-        Some(value) => Err(DistillError::NonFinite {
-            method: method.into(),
-            what: what(),
-            value: *value,
-            step: call.step,
-        }),
-    }
-}
-
 fn array_mut(array: &mut Array) -> ArrayMut<'_> {
     ArrayMut::new(&array.shape, &mut array.data)
 }
@@ -482,14 +460,6 @@ fn array_muts(arrays: &mut [Array]) -> Vec<ArrayMut<'_>> {
 
 fn array_arg(array: &Array) -> TensorArg<'_> {
     TensorArg::f32(&array.shape, &array.data)
-}
-
-/// A tap that the plan does not use crosses as a tensor without elements.
-fn view_arg(view: &Option<TapView>) -> TensorArg<'_> {
-    match view {
-        Some(view) => TensorArg::f32(view.shape(), view.values()),
-        None => TensorArg::f32(&[0, 0, 0, 0], &[]),
-    }
 }
 
 fn target_arg(target: &Target) -> TensorArg<'_> {

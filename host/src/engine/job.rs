@@ -21,9 +21,6 @@ use super::teacher::Teacher;
 use super::train::{self, Datasets, Run};
 use super::{EngineError, arm, export};
 
-/// `distill.plugin` for plain training.
-pub const NO_PLUGIN: &str = "none";
-
 /// How to run a job, apart from what it computes.
 #[derive(Clone, Debug)]
 pub struct JobOptions {
@@ -78,7 +75,7 @@ pub fn run(
     }
     let name = chosen
         .as_ref()
-        .map_or(NO_PLUGIN, |c| c.manifest.id.as_str());
+        .map_or(DistillConfig::NO_PLUGIN, |c| c.manifest.id.as_str());
     let folder = match &options.folder {
         Some(folder) => folder.clone(),
         None => config
@@ -130,7 +127,7 @@ pub fn run(
 }
 
 fn choose(config: &DistillConfig) -> Result<Option<Chosen>, EngineError> {
-    if config.plugin == NO_PLUGIN {
+    if config.plugin == DistillConfig::NO_PLUGIN {
         return Ok(None);
     }
     let path = SearchPath::from_env()
@@ -164,7 +161,7 @@ fn check_taps(config: &Config, chosen: &Chosen, datasets: &Datasets) -> Result<(
 fn plain(config: &Config) -> Config {
     let mut plain = config.clone();
     plain.distill = DistillConfig {
-        plugin: NO_PLUGIN.into(),
+        plugin: DistillConfig::NO_PLUGIN.into(),
         method: String::new(),
         loss_weights: Default::default(),
         taps: Vec::new(),

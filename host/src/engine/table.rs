@@ -1,5 +1,7 @@
 //! The table at the end of a job.
 
+use std::time::Duration;
+
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 
@@ -68,4 +70,15 @@ pub fn cost(row: &Row) -> String {
         share(t.method_backward),
         share(t.boundary),
     )
+}
+
+/// `1 min 5 s`, for messages.
+#[must_use]
+pub fn spoken(time: Duration) -> String {
+    let seconds = time.as_secs();
+    if seconds < 60 {
+        format!("{seconds} s")
+    } else {
+        format!("{} min {} s", seconds / 60, seconds % 60)
+    }
 }

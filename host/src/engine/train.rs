@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
@@ -11,24 +11,21 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::data::{Batch, Dataset, Epoch, Loader, LoaderOptions, Split, open};
 use crate::distill::Distiller;
-use crate::distill::distiller::Models;
-use crate::distill::schedule::Schedule;
 use crate::eval::coco::CocoMetrics;
 use crate::model::{self, Detector};
-use crate::plugin::{CallInfo, Library};
-use crate::state::{StateDict, hex};
+use crate::plugin::Library;
+use crate::state::hex;
 
 use super::EngineError;
+use super::assemble::{learner, plugin_facts, restore};
 use super::checkpoint::{Best, CheckpointStore, KEEP_LAST, Progress, Snapshot};
 use super::ema::Ema;
-use super::environment::{Environment, PluginFacts};
+use super::environment::Environment;
 use super::evaluate::evaluate;
 use super::export;
 use super::interrupt::Interrupt;
-use super::lr_schedule::LrSchedule;
 use super::memory::{self, MemoryUsage};
 use super::metrics_log::{LogPosition, MetricsLog};
-use super::optim::{Algorithm, Optimizer, ParamGroups};
 use super::preflight;
 use super::progress::{ProgressMode, StepReport as ProgressReport, TrainProgress};
 use super::run_dir::RunDir;
@@ -334,6 +331,12 @@ impl<'a> Session<'a> {
                 Err(error) => {
                     // The last good state, so that nothing is lost.
                     self.checkpoint()?;
+                    warn!(
+                        "{}: step {} failed and was not applied; the state before it is in `{}`",
+                        self.run.label,
+                        self.at.iter,
+                        self.run.folder.join("checkpoints").display()
+                    );
                     return Err(error);
                 }
             };
@@ -510,109 +513,4 @@ fn take(batches: &mut Epoch, count: usize) -> Result<Vec<Batch>, EngineError> {
         taken.push(batches.next().expect("an epoch has its promised batches")?);
     }
     Ok(taken)
-}
-
-fn plugin_facts(library: &Library, config: &Config) -> PluginFacts {
-    PluginFacts {
-        path: library.path().into(),
-        sha256: library.sha256().into(),
-        method: config.distill.method.clone(),
-        manifest: serde_json::to_value(library.manifest()).expect("a manifest is plain data"),
-    }
-}
-
-fn learner(
-    run: &Run<'_>,
-    detector: Arc<dyn Detector>,
-    teacher: Option<Teacher>,
-    total_steps: u64,
-    steps_per_epoch: u64,
-) -> Result<Learner, EngineError> {
-    let config = run.config;
-    let train = &config.train;
-    let mut state = model::initial_state(detector.as_ref(), config.seed);
-    if !config.student.weights.as_os_str().is_empty() {
-        let file = StateDict::load(&config.student.weights)?;
-        let report = model::weights::load_into(&mut state, detector.as_ref(), &file)?;
-        info!(
-            "{}: weights from `{}`: {report}",
-            run.label,
-            config.student.weights.display()
-        );
-    }
-    let weights = ModelWeights::from_state(detector.as_ref(), &state)?;
-    let distiller = match &run.library {
-        None => None,
-        Some(library) => {
-            let call = CallInfo {
-                training: true,
-                seed: config.seed,
-                total_steps,
-                ..CallInfo::default()
-            };
-            let models = Models {
-                student: detector.as_ref(),
-                teacher: teacher.as_ref().map(Teacher::detector),
-            };
-            Some(Distiller::bind(library, &config.distill, models, &call)?)
-        }
-    };
-    let schedule = match &distiller {
-        Some(distiller) => distiller.schedule(total_steps, steps_per_epoch)?,
-        None => Schedule::single(total_steps),
-    };
-    Ok(Learner {
-        ema: (train.ema_decay > 0.0).then(|| Ema::new(&weights, train.ema_decay)),
-        detector,
-        weights,
-        optimizer: Optimizer::new(Algorithm::from_config(train)),
-        groups: ParamGroups::from_config(train),
-        lr: LrSchedule::new(train, steps_per_epoch, total_steps),
-        schedule,
-        distiller,
-        teacher,
-        grad_clip_norm: train.grad_clip_norm,
-    })
-}
-
-fn restore(learner: &mut Learner, snapshot: &Snapshot) -> Result<(), EngineError> {
-    learner.weights = ModelWeights::from_state(learner.detector.as_ref(), &snapshot.student)?;
-    let mut lengths: BTreeMap<String, usize> = learner
-        .detector
-        .specs()
-        .iter()
-        .map(|spec| (spec.name.clone(), spec.shape.iter().product()))
-        .collect();
-    if let (Some(distiller), Some(state)) = (&mut learner.distiller, &snapshot.method) {
-        distiller.load_state(state)?;
-        let sizes: Vec<usize> = distiller
-            .params_mut()
-            .iter()
-            .map(|p| p.data.len())
-            .collect();
-        lengths.extend(
-            distiller
-                .param_names()
-                .map(|n| format!("method.{n}"))
-                .zip(sizes),
-        );
-    }
-    learner
-        .optimizer
-        .load_state(&snapshot.optimizer, &lengths)?;
-    if let (Some(ema), Some(state)) = (&mut learner.ema, &snapshot.ema) {
-        *ema = Ema::from_state(learner.detector.specs(), state, ema.decay())?;
-    }
-    Ok(())
-}
-
-/// `1 min 5 s`, for messages.
-#[must_use]
-pub fn spoken(time: Duration) -> String {
-    let seconds = time.as_secs();
-    if seconds < 60 {
-        format!("{seconds} s")
-    } else {
-        format!("{} min {} s", seconds / 60, seconds % 60)
-    }
 }

@@ -21,7 +21,7 @@ fn numbered(images: usize) -> Numbered {
             size: [4 + index, 6],
             // Every third image is empty.
             objects: (index % 3 != 0)
-                .then(|| Object {
+                .then_some(Object {
                     box_xyxy: [1.0, 1.0, 4.0, 3.0],
                     label: 0,
                     is_crowd: false,

@@ -204,7 +204,8 @@ fn flips_depend_on_their_key_and_have_the_probability() {
 
 #[test]
 fn senseless_configurations_name_their_key() {
-    let cases: [(fn(&mut TransformConfig), &str); 6] = [
+    type Spoil = fn(&mut TransformConfig);
+    let cases: [(Spoil, &str); 6] = [
         (|c| c.size = [0, 1], "data.transform.size"),
         (
             |c| (c.resize, c.short_side) = (ResizeMode::KeepRatio, 0),

@@ -148,7 +148,8 @@ fn classes_of_the_configuration_decide() {
 
 #[test]
 fn broken_files_are_named_or_skipped() {
-    let faults: [(&str, &dyn Fn(&Folder)); 5] = [
+    type Spoil<'a> = &'a dyn Fn(&Folder);
+    let faults: [(&str, Spoil<'_>); 5] = [
         ("first.xml", &|f| f.xml("first", "<annotation><size>")),
         ("no `xmax`", &|f| {
             f.xml(

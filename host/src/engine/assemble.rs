@@ -1,0 +1,122 @@
+//! Puts together what a run works with, afresh or from a checkpoint.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tracing::info;
+
+use crate::config::Config;
+use crate::distill::Distiller;
+use crate::distill::distiller::Models;
+use crate::distill::schedule::Schedule;
+use crate::model::{self, Detector};
+use crate::plugin::{CallInfo, Library};
+use crate::state::StateDict;
+
+use super::EngineError;
+use super::checkpoint::Snapshot;
+use super::ema::Ema;
+use super::environment::PluginFacts;
+use super::lr_schedule::LrSchedule;
+use super::optim::{Algorithm, Optimizer, ParamGroups};
+use super::step::Learner;
+use super::teacher::Teacher;
+use super::train::Run;
+use super::weights::ModelWeights;
+
+/// What `environment.json` says of the plugin.
+pub(super) fn plugin_facts(library: &Library, config: &Config) -> PluginFacts {
+    PluginFacts {
+        path: library.path().into(),
+        sha256: library.sha256().into(),
+        method: config.distill.method.clone(),
+        manifest: serde_json::to_value(library.manifest()).expect("a manifest is plain data"),
+    }
+}
+
+/// Everything a step needs, at its start.
+pub(super) fn learner(
+    run: &Run<'_>,
+    detector: Arc<dyn Detector>,
+    teacher: Option<Teacher>,
+    total_steps: u64,
+    steps_per_epoch: u64,
+) -> Result<Learner, EngineError> {
+    let config = run.config;
+    let train = &config.train;
+    let mut state = model::initial_state(detector.as_ref(), config.seed);
+    if !config.student.weights.as_os_str().is_empty() {
+        let file = StateDict::load(&config.student.weights)?;
+        let report = model::weights::load_into(&mut state, detector.as_ref(), &file)?;
+        info!(
+            "{}: weights from `{}`: {report}",
+            run.label,
+            config.student.weights.display()
+        );
+    }
+    let weights = ModelWeights::from_state(detector.as_ref(), &state)?;
+    let distiller = match &run.library {
+        None => None,
+        Some(library) => {
+            let call = CallInfo {
+                training: true,
+                seed: config.seed,
+                total_steps,
+                ..CallInfo::default()
+            };
+            let models = Models {
+                student: detector.as_ref(),
+                teacher: teacher.as_ref().map(Teacher::detector),
+            };
+            Some(Distiller::bind(library, &config.distill, models, &call)?)
+        }
+    };
+    let schedule = match &distiller {
+        Some(distiller) => distiller.schedule(total_steps, steps_per_epoch)?,
+        None => Schedule::single(total_steps),
+    };
+    Ok(Learner {
+        ema: (train.ema_decay > 0.0).then(|| Ema::new(&weights, train.ema_decay)),
+        detector,
+        weights,
+        optimizer: Optimizer::new(Algorithm::from_config(train)),
+        groups: ParamGroups::from_config(train),
+        lr: LrSchedule::new(train, steps_per_epoch, total_steps),
+        schedule,
+        distiller,
+        teacher,
+        grad_clip_norm: train.grad_clip_norm,
+    })
+}
+
+/// Takes a learner to where a checkpoint was written.
+pub(super) fn restore(learner: &mut Learner, snapshot: &Snapshot) -> Result<(), EngineError> {
+    learner.weights = ModelWeights::from_state(learner.detector.as_ref(), &snapshot.student)?;
+    let mut lengths: BTreeMap<String, usize> = learner
+        .detector
+        .specs()
+        .iter()
+        .map(|spec| (spec.name.clone(), spec.shape.iter().product()))
+        .collect();
+    if let (Some(distiller), Some(state)) = (&mut learner.distiller, &snapshot.method) {
+        distiller.load_state(state)?;
+        let sizes: Vec<usize> = distiller
+            .params_mut()
+            .iter()
+            .map(|p| p.data.len())
+            .collect();
+        lengths.extend(
+            distiller
+                .param_names()
+                .map(|n| format!("method.{n}"))
+                .zip(sizes),
+        );
+    }
+    learner
+        .optimizer
+        .load_state(&snapshot.optimizer, &lengths)?;
+    if let (Some(ema), Some(state)) = (&mut learner.ema, &snapshot.ema) {
+        *ema = Ema::from_state(learner.detector.specs(), state, ema.decay())?;
+    }
+    Ok(())
+}
