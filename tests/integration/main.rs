@@ -5,6 +5,7 @@
 )]
 
 mod abi_layout;
+mod cli;
 mod plugin_calls;
 mod plugin_faults;
 mod plugin_loading;
