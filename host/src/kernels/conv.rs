@@ -1,6 +1,6 @@
 //! 2-d convolution as one operation for every backend.
 //!
-//! On the CPU backend forward, input gradient and weight gradient are the kernels of [`flex`];
+//! On the CPU backend forward, input gradient and weight gradient are the kernels of `flex`;
 //! elsewhere, and for grouped or non-f32 convolutions, Burn's own. The gradient with respect to an
 //! input that needs none (the image) is not computed.
 

@@ -14,6 +14,9 @@ use crate::detection::HeadOutput;
 const PRIOR_PROBABILITY: f32 = 0.01;
 /// Standard deviation of all initial weights of the head.
 const INIT_STD: f32 = 0.01;
+/// The width for which torchvision chose it. Narrower heads keep the gain of a layer, which goes
+/// with `std * sqrt(channels)`; with 0.01 a tower of 32 channels would pass on a sixth a layer.
+const INIT_CHANNELS: f32 = 256.0;
 
 /// 3×3 convolutions with ReLU, then a 3×3 predictor.
 #[derive(Clone, Debug)]
@@ -67,6 +70,7 @@ pub(super) struct HeadShape {
 
 impl Head {
     pub(super) fn new(builder: &mut Builder, shape: HeadShape) -> Self {
+        let shape_channels = shape.channels as f32;
         let mut conv = |name: String, outputs, bias| {
             let shape = ConvShape {
                 inputs: shape.channels,
@@ -74,7 +78,8 @@ impl Head {
                 kernel: 3,
                 stride: 1,
             };
-            let init = Init::Normal { std: INIT_STD };
+            let std = INIT_STD * (INIT_CHANNELS / shape_channels).sqrt();
+            let init = Init::Normal { std };
             builder.conv(&format!("head.{name}"), shape, Part::Head, init, bias)
         };
         let mut tower = |branch: &str, predictor: &str, outputs, bias, feature, output| Tower {
