@@ -139,6 +139,7 @@ typedef struct KdPlanSink {          /* host-implemented; plan declares through 
   KdStatus (*buffer)(void *sink, const KdSpec *spec, uint32_t *slot);
   KdStatus (*loss)(void *sink, KdStr name, double default_weight, uint32_t *slot);
   KdStatus (*map)(void *sink, const KdSpec *spec, uint32_t replaces_tap, uint32_t *slot);
+  /* use_bits 0: the tap then crosses without elements */
   KdStatus (*tap_use)(void *sink, uint32_t tap, uint32_t use_bits);
   KdStatus (*schedule)(void *sink, KdStr schedule_json);
 } KdPlanSink;
