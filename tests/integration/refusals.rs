@@ -5,7 +5,9 @@ use std::path::Path;
 
 use kdhost_tests::artifacts::artifacts;
 use kdhost_tests::command::{Workbench, stderr};
-use kdhost_tests::fixtures::{c_plugin, mismatched_plugin, opted_out_plugin, stress_plugin};
+use kdhost_tests::fixtures::{
+    c_plugin, mismatched_plugin, opted_out_plugin, patched, stress_plugin,
+};
 
 const USAGE: i32 = 2;
 const PLUGIN_LOAD: i32 = 3;
@@ -50,6 +52,9 @@ fn files_that_are_no_plugins() {
         cut,
         c_plugin("faulty", &["NO_ENTRY"]),
         c_plugin("faulty", &["NOTE_ABI_MAJOR=2"]),
+        c_plugin("faulty", &["NULL_ENTRY_FORWARD"]),
+        // `e_machine` 0xF3 is RISC-V.
+        patched(artifacts().plugin("kd_null"), "libriscv.so", 18, &[0xf3, 0]),
         mismatched_plugin(),
         opted_out_plugin(),
     ] {
