@@ -1,7 +1,9 @@
 //! `kdhost predict`.
 
+use std::fs;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::Args;
 
 use super::print;
@@ -36,6 +38,8 @@ pub struct PredictArgs {
 /// written.
 pub fn run(args: &PredictArgs) -> anyhow::Result<i32> {
     let model = export::load(&args.checkpoint)?;
+    fs::create_dir_all(&args.out)
+        .with_context(|| format!("`--out {}`: the folder cannot be made", args.out.display()))?;
     for path in &args.images {
         let (pixels, found) = predict::predict(&model, path)?;
         let kept = found
