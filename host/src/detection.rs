@@ -17,15 +17,15 @@ pub use assigner::assign;
 pub use losses::{LossConfig, retinanet_losses};
 pub use postprocess::{PostprocessConfig, detect};
 
-use burn::tensor::Tensor;
+use crate::maps::Maps;
 
-/// Raw outputs of the head, one tensor a level, finest first.
+/// Raw outputs of the head on all levels, finest first.
 #[derive(Clone, Debug)]
 pub struct HeadOutput {
-    /// `[N, A*K, H, W]` logits, channel order anchor-major as torchvision's.
-    pub cls_logits: Vec<Tensor<4>>,
-    /// `[N, A*4, H, W]` encoded boxes.
-    pub box_deltas: Vec<Tensor<4>>,
+    /// Logits, `A*K` channels, anchor-major as torchvision's.
+    pub cls_logits: Maps,
+    /// Encoded boxes, `A*4` channels.
+    pub box_deltas: Maps,
 }
 
 /// Ground truth matched to anchors, for a batch.
@@ -44,10 +44,7 @@ pub struct Assignment {
     pub anchors_xyxy: std::sync::Arc<Vec<[f32; 4]>>,
 }
 
-/// Matched to nothing: background.
-pub const BACKGROUND: i32 = -1;
-/// Between the thresholds: ignored by the classification loss.
-pub const IGNORED: i32 = -2;
+pub use crate::kernels::focal::{BACKGROUND, IGNORED};
 
 /// Final detections of one image, by descending score.
 #[derive(Clone, Debug, Default, PartialEq)]

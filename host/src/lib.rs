@@ -13,6 +13,7 @@ pub mod engine;
 pub mod eval;
 pub mod exit_code;
 pub mod kernels;
+pub mod maps;
 pub mod model;
 pub mod plugin;
 pub mod rng;

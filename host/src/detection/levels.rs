@@ -1,4 +1,4 @@
-//! Where an anchor's outputs lie in the maps of the head.
+//! Where an anchor's outputs lie in the packed maps of the head.
 
 use super::HeadOutput;
 
@@ -7,21 +7,24 @@ use super::HeadOutput;
 pub(super) struct Level {
     /// Anchors of a cell (`A`).
     pub(super) per_cell: usize,
-    /// Cells of the level (`H * W`).
+    /// Cells of the level in one image (`H * W`).
     pub(super) cells: usize,
     /// Number of the level's first anchor.
     pub(super) first_anchor: usize,
+    /// Row of the first image's first cell in the packed maps.
+    pub(super) first_row: usize,
 }
 
 impl Level {
-    /// Number of the anchor `a` of `cell`, over all levels.
-    pub(super) fn anchor(&self, cell: usize, a: usize) -> usize {
-        self.first_anchor + cell * self.per_cell + a
-    }
-
-    /// Anchors of the level.
+    /// Anchors of the level in one image.
     pub(super) fn num_anchors(&self) -> usize {
         self.cells * self.per_cell
+    }
+
+    /// Rows of `image`.
+    pub(super) fn rows(&self, image: usize) -> std::ops::Range<usize> {
+        let start = self.first_row + image * self.cells;
+        start..start + self.cells
     }
 }
 
@@ -35,35 +38,32 @@ pub(super) fn levels(
     num_images: usize,
     num_anchors: usize,
 ) -> Vec<Level> {
+    let (logits, deltas) = (&head.cls_logits, &head.box_deltas);
     assert_eq!(
-        head.cls_logits.len(),
-        head.box_deltas.len(),
-        "as many maps of logits as of box deltas"
+        logits.segments(),
+        deltas.segments(),
+        "logits and box deltas of the same maps"
     );
-    let mut first_anchor = 0;
-    let levels = head
-        .cls_logits
+    let per_cell = logits.channels() / num_classes;
+    assert_eq!(
+        [logits.channels(), deltas.channels()],
+        [per_cell * num_classes, per_cell * 4],
+        "logits have A*K channels with the model's K, box deltas A*4"
+    );
+    let (mut first_anchor, mut first_row) = (0, 0);
+    let levels = logits
+        .segments()
         .iter()
-        .zip(&head.box_deltas)
-        .map(|(logits, deltas)| {
-            let [images, channels, height, width] = logits.dims();
-            let per_cell = channels / num_classes;
-            assert_eq!(
-                [images, channels],
-                [num_images, per_cell * num_classes],
-                "logits are [N, A*K, H, W] with the batch's N and the model's K"
-            );
-            assert_eq!(
-                deltas.dims(),
-                [num_images, per_cell * 4, height, width],
-                "box deltas are [N, A*4, H, W] with the logits' A, H and W"
-            );
+        .map(|segment| {
+            assert_eq!(segment.n, num_images, "maps of the batch's images");
             let level = Level {
                 per_cell,
-                cells: height * width,
+                cells: segment.h * segment.w,
                 first_anchor,
+                first_row,
             };
             first_anchor += level.num_anchors();
+            first_row += segment.cells();
             level
         })
         .collect();

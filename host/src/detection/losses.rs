@@ -2,7 +2,6 @@
 
 mod boxes;
 mod focal;
-mod focal_term;
 
 use burn::tensor::Tensor;
 

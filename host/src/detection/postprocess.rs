@@ -26,9 +26,8 @@ pub struct PostprocessConfig {
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     score: f32,
-    cell: usize,
-    /// Which anchor of the cell.
-    a: usize,
+    /// Number within level and image: cell by cell.
+    anchor: usize,
     class: usize,
 }
 
@@ -53,42 +52,41 @@ pub fn detect(
     config: &PostprocessConfig,
 ) -> Vec<Detections> {
     let levels = levels(head, config.num_classes, sizes.len(), anchors.len());
-    let logits: Vec<HostValues> = head.cls_logits.iter().map(HostValues::of).collect();
-    let deltas: Vec<HostValues> = head.box_deltas.iter().map(HostValues::of).collect();
-    let maps: Vec<(&Level, &[f32], &[f32])> = levels
-        .iter()
-        .zip(&logits)
-        .zip(&deltas)
-        .map(|((level, logits), deltas)| (level, logits.as_slice(), deltas.as_slice()))
-        .collect();
+    let logits = HostValues::of(head.cls_logits.cells());
+    let deltas = HostValues::of(head.box_deltas.cells());
+    let values = [logits.as_slice(), deltas.as_slice()];
     sizes
         .par_iter()
         .enumerate()
-        .map(|(image, &size)| detect_image(image, size, &maps, anchors, config))
+        .map(|(image, &size)| detect_image(image, size, &levels, values, anchors, config))
         .collect()
 }
 
 fn detect_image(
     image: usize,
     size: [usize; 2],
-    maps: &[(&Level, &[f32], &[f32])],
+    levels: &[Level],
+    [logits, deltas]: [&[f32]; 2],
     anchors: &[BoxXyxy],
     config: &PostprocessConfig,
 ) -> Detections {
     let mut all = Detections::default();
-    for &(level, logits, deltas) in maps {
-        let per_image = level.num_anchors() * config.num_classes;
-        let logits = &logits[image * per_image..(image + 1) * per_image];
-        let per_image = level.num_anchors() * 4;
-        let deltas = &deltas[image * per_image..(image + 1) * per_image];
-        for candidate in best_candidates(logits, level, config) {
-            let Candidate { cell, a, .. } = candidate;
-            let coded =
-                [0, 1, 2, 3].map(|coordinate| deltas[(a * 4 + coordinate) * level.cells + cell]);
-            let decoded = box_coder::decode(coded, anchors[level.anchor(cell, a)]);
+    for level in levels {
+        let rows = level.rows(image);
+        let part = |width: usize| rows.start * width..rows.end * width;
+        let logits = &logits[part(level.per_cell * config.num_classes)];
+        let (deltas, rest) = deltas[part(level.per_cell * 4)].as_chunks::<4>();
+        debug_assert!(rest.is_empty());
+        for Candidate {
+            score,
+            anchor,
+            class,
+        } in best_candidates(logits, config)
+        {
+            let decoded = box_coder::decode(deltas[anchor], anchors[level.first_anchor + anchor]);
             all.boxes_xyxy.push(boxes::clip(decoded, size));
-            all.scores.push(candidate.score);
-            all.labels.push(candidate.class);
+            all.scores.push(score);
+            all.labels.push(class);
         }
     }
     let kept = nms::batched_nms(
@@ -105,16 +103,15 @@ fn detect_image(
     }
 }
 
-/// The best scores of one level of one image, in order. `logits` is `[A, K, H*W]`.
-fn best_candidates(logits: &[f32], level: &Level, config: &PostprocessConfig) -> Vec<Candidate> {
+/// The best scores of one level of one image, in order. `logits` is `[H*W*A, K]`.
+fn best_candidates(logits: &[f32], config: &PostprocessConfig) -> Vec<Candidate> {
     // Nearly all logits are far below the threshold: comparing saves their exponentials. One unit
     // of slack leaves the decision to the score itself, whatever the rounding.
     let bound = config.score_threshold.max(0.0);
     let bound = (bound / (1.0 - bound)).ln() - 1.0;
     let mut candidates = Vec::new();
-    for (plane, logits) in logits.chunks(level.cells).enumerate() {
-        let (a, class) = (plane / config.num_classes, plane % config.num_classes);
-        for (cell, &logit) in logits.iter().enumerate() {
+    for (anchor, logits) in logits.chunks(config.num_classes).enumerate() {
+        for (class, &logit) in logits.iter().enumerate() {
             if logit <= bound {
                 continue;
             }
@@ -122,8 +119,7 @@ fn best_candidates(logits: &[f32], level: &Level, config: &PostprocessConfig) ->
             if score > config.score_threshold {
                 candidates.push(Candidate {
                     score,
-                    cell,
-                    a,
+                    anchor,
                     class,
                 });
             }
@@ -132,7 +128,7 @@ fn best_candidates(logits: &[f32], level: &Level, config: &PostprocessConfig) ->
     let order = |x: &Candidate, y: &Candidate| {
         y.score
             .total_cmp(&x.score)
-            .then_with(|| (x.cell, x.a, x.class).cmp(&(y.cell, y.a, y.class)))
+            .then_with(|| (x.anchor, x.class).cmp(&(y.anchor, y.class)))
     };
     if candidates.len() > config.topk_candidates {
         candidates.select_nth_unstable_by(config.topk_candidates, order);

@@ -1,12 +1,11 @@
 //! Feature pyramid (arXiv 1612.03144) on `c3..c5` with RetinaNet's extra levels, as torchvision's
 //! `FeaturePyramidNetwork` with `LastLevelP6P7`.
 
-use burn::tensor::Tensor;
-
 use super::layers::{Builder, Conv, ConvShape};
 use super::ops;
 use super::pass::Pass;
 use super::{Init, Part, TapSpec};
+use crate::maps::Maps;
 
 /// Levels of the pyramid; level `l` has stride `2^l`.
 pub(super) const LEVELS: [usize; 5] = [3, 4, 5, 6, 7];
@@ -57,42 +56,37 @@ impl Fpn {
     }
 
     /// `c3, c4, c5` to `p3..p7`; a level that the pass does not need is `None`.
-    pub(super) fn forward(
-        &self,
-        pass: &mut Pass<'_>,
-        stages: &[Tensor<4>; 3],
-    ) -> [Option<Tensor<4>>; 5] {
+    pub(super) fn forward(&self, pass: &mut Pass<'_>, stages: [Maps; 3]) -> [Option<Maps>; 5] {
         let needs = LEVELS.map(|level| pass.needs_level(level));
         // What feeds another level is needed for its sake.
         let needs_p6 = needs[3] || needs[4];
         let outputs = [needs[0], needs[1], needs[2] || needs_p6];
 
         let mut pyramid = [const { None }; 5];
-        let mut coarser: Option<Tensor<4>> = None;
+        let mut coarser: Option<Maps> = None;
         // Top down; below the finest wanted level nothing is left to do.
         let finest = outputs.iter().position(|&needed| needed).unwrap_or(3);
         for i in (finest..3).rev() {
-            let lateral = self.inner[i].forward(pass, stages[i].clone());
-            let [_, _, height, width] = lateral.dims();
+            let lateral = self.inner[i].forward(pass, &stages[i], false);
             let merged = match coarser {
-                Some(coarser) => lateral + ops::upsample_nearest(coarser, [height, width]),
+                Some(coarser) => ops::upsample_add(&lateral, &coarser),
                 None => lateral,
             };
             if outputs[i] {
-                pyramid[i] = Some(self.layer[i].forward(pass, merged.clone()));
+                pyramid[i] = Some(self.layer[i].forward(pass, &merged, false));
             }
             coarser = Some(merged);
         }
         if let (true, Some(p5)) = (needs_p6, &pyramid[2]) {
-            let p6 = self.p6.forward(pass, p5.clone());
+            let p6 = self.p6.forward(pass, p5, false);
             if needs[4] {
-                pyramid[4] = Some(self.p7.forward(pass, ops::relu(p6.clone())));
+                pyramid[4] = Some(self.p7.forward(pass, &ops::relu(&p6), false));
             }
             pyramid[3] = Some(p6);
         }
         for (level, map) in LEVELS.into_iter().zip(&pyramid) {
             if let Some(map) = map {
-                pass.offer(&tap_name(level), map);
+                pass.offer(&tap_name(level), || map.nchw(0));
             }
         }
         pyramid

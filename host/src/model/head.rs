@@ -1,14 +1,12 @@
 //! RetinaNet's head (arXiv 1708.02002): one tower for classes, one for boxes, shared by all levels.
 //! torchvision's first version: no normalisation in the towers.
 
-use burn::tensor::Tensor;
-
 use super::fpn::LEVELS;
 use super::layers::{Builder, Conv, ConvShape};
-use super::ops;
 use super::pass::Pass;
 use super::{Init, Part, TapSpec};
 use crate::detection::HeadOutput;
+use crate::maps::Maps;
 
 /// Foreground probability that every anchor starts with.
 const PRIOR_PROBABILITY: f32 = 0.01;
@@ -30,25 +28,35 @@ struct Tower {
 }
 
 impl Tower {
-    /// The prediction `[N, outputs, H, W]`, if the pass needs it.
-    fn forward(&self, pass: &mut Pass<'_>, level: usize, x: &Tensor<4>) -> Option<Tensor<4>> {
-        let feature_name = tap_name(self.feature, level);
-        let output_name = tap_name(self.output, level);
-        let needs_output = pass.needs(&output_name);
-        if !needs_output && !pass.needs(&feature_name) {
-            return None;
-        }
+    /// Runs on the packed maps `x` of `levels`; the prediction, if the pass needs it on any.
+    fn forward(&self, pass: &mut Pass<'_>, levels: &[usize], x: &Maps) -> Option<Maps> {
         let mut feature = x.clone();
         for conv in &self.convs {
-            feature = ops::relu(conv.forward(pass, feature));
+            feature = conv.forward(pass, &feature, true);
         }
-        pass.offer(&feature_name, &feature);
-        if !needs_output {
+        offer(pass, self.feature, levels, &feature);
+        if !levels
+            .iter()
+            .any(|&level| pass.needs(&tap_name(self.output, level)))
+        {
             return None;
         }
-        let output = self.predictor.forward(pass, feature);
-        pass.offer(&output_name, &output);
+        let output = self.predictor.forward(pass, &feature, false);
+        offer(pass, self.output, levels, &output);
         Some(output)
+    }
+
+    /// Whether a pass needs anything of the tower on `level`.
+    fn is_needed(&self, pass: &Pass<'_>, level: usize) -> bool {
+        [self.feature, self.output]
+            .iter()
+            .any(|kind| pass.needs(&tap_name(kind, level)))
+    }
+}
+
+fn offer(pass: &mut Pass<'_>, kind: &str, levels: &[usize], maps: &Maps) {
+    for (position, &level) in levels.iter().enumerate() {
+        pass.offer(&tap_name(kind, level), || maps.nchw(position));
     }
 }
 
@@ -131,36 +139,38 @@ impl Head {
         taps
     }
 
-    /// Raw outputs of one level, as far as the pass needs them.
-    pub(super) fn level(
-        &self,
-        pass: &mut Pass<'_>,
-        level: usize,
-        x: &Tensor<4>,
-    ) -> (Option<Tensor<4>>, Option<Tensor<4>>) {
-        let logits = self.classes.forward(pass, level, x);
-        let deltas = self.boxes.forward(pass, level, x);
-        (logits, deltas)
+    /// As far as a pass that stops at its taps needs it; `levels` with their maps.
+    pub(super) fn run_to_taps(&self, pass: &mut Pass<'_>, levels: &[(usize, Maps)]) {
+        for tower in [&self.classes, &self.boxes] {
+            let (numbers, maps): (Vec<usize>, Vec<Maps>) = levels
+                .iter()
+                .filter(|(level, _)| tower.is_needed(pass, *level))
+                .cloned()
+                .unzip();
+            if !numbers.is_empty() {
+                tower.forward(pass, &numbers, &Maps::pack(maps));
+            }
+        }
     }
 
     /// Raw outputs of all levels, finest first; of a pass that runs to the end.
     ///
     /// # Panics
     /// If there are not as many maps as levels.
-    pub(super) fn forward(&self, pass: &mut Pass<'_>, pyramid: &[Tensor<4>]) -> HeadOutput {
+    pub(super) fn forward(&self, pass: &mut Pass<'_>, pyramid: Vec<Maps>) -> HeadOutput {
         assert_eq!(
             pyramid.len(),
             LEVELS.len(),
             "the head runs on p3..p7, one map a level"
         );
-        let (logits, deltas): (Vec<_>, Vec<_>) = LEVELS
-            .into_iter()
-            .zip(pyramid)
-            .map(|(level, map)| self.level(pass, level, map))
-            .unzip();
+        let pyramid = Maps::pack(pyramid);
+        let run = |tower: &Tower, pass: &mut Pass<'_>| {
+            let output = tower.forward(pass, &LEVELS, &pyramid);
+            output.expect("a pass that runs to the end needs every output")
+        };
         HeadOutput {
-            cls_logits: logits.into_iter().flatten().collect(),
-            box_deltas: deltas.into_iter().flatten().collect(),
+            cls_logits: run(&self.classes, pass),
+            box_deltas: run(&self.boxes, pass),
         }
     }
 }

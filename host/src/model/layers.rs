@@ -2,10 +2,12 @@
 
 use burn::tensor::Tensor;
 
-use super::ops;
+use super::ops::{self, ConvOptions2d};
 use super::pass::Pass;
 use super::{BatchStats, Init, ParamKind, ParamSpec, Part};
 use crate::config::NormKind;
+use crate::kernels::conv::Window;
+use crate::maps::Maps;
 
 /// A 2-D convolution.
 #[derive(Clone, Debug)]
@@ -19,10 +21,19 @@ pub(super) struct Conv {
 }
 
 impl Conv {
-    /// `[N, in, H, W]` to `[N, out, ceil(H / stride), ceil(W / stride)]`.
-    pub(super) fn forward(&self, pass: &Pass<'_>, x: Tensor<4>) -> Tensor<4> {
+    /// Maps of `in` channels to `out`, sizes `ceil(H / stride), ceil(W / stride)`; all levels that
+    /// share the layer go through it together.
+    pub(super) fn forward(&self, pass: &Pass<'_>, x: &Maps, relu: bool) -> Maps {
         let bias = self.bias.map(|index| pass.weight(index));
-        ops::conv2d(x, self.kernel(pass), bias, self.stride, self.padding)
+        ops::conv2d(x, self.kernel(pass), bias, self.options(relu))
+    }
+
+    fn options(&self, relu: bool) -> ConvOptions2d {
+        ConvOptions2d {
+            window: Window::square(self.shape[2], self.stride, self.padding),
+            groups: 1,
+            relu,
+        }
     }
 
     fn kernel(&self, pass: &Pass<'_>) -> Tensor<4> {
@@ -48,11 +59,19 @@ pub(super) struct ConvNorm {
 }
 
 impl ConvNorm {
-    /// As [`Conv::forward`]. Records the batch's statistics where they normalise.
-    pub(super) fn forward(&self, pass: &mut Pass<'_>, x: Tensor<4>) -> Tensor<4> {
+    /// Convolution, normalisation, `residual` if there is one, ReLU if `relu`. Records the batch's
+    /// statistics where they normalise.
+    pub(super) fn forward(
+        &self,
+        pass: &mut Pass<'_>,
+        x: &Maps,
+        residual: Option<&Maps>,
+        relu: bool,
+    ) -> Maps {
         let (gamma, beta) = (pass.weight(self.norm.gamma), pass.weight(self.norm.beta));
         if pass.training() && self.norm.kind == NormKind::Batch {
-            let normalized = ops::batch_norm_train(self.conv.forward(pass, x), gamma, beta);
+            let y = self.conv.forward(pass, x, false);
+            let normalized = ops::batch_norm_train(&y, gamma, beta, residual, relu);
             pass.record(BatchStats {
                 mean_index: self.norm.mean,
                 var_index: self.norm.var,
@@ -65,7 +84,13 @@ impl ConvNorm {
         let (scale, shift) = ops::fold_norm(gamma, beta, mean, var);
         let [out, ..] = self.conv.shape;
         let kernel = self.conv.kernel(pass) * scale.reshape([out, 1, 1, 1]);
-        ops::conv2d(x, kernel, Some(shift), self.conv.stride, self.conv.padding)
+        let options = self.conv.options(relu && residual.is_none());
+        let y = ops::conv2d(x, kernel, Some(shift), options);
+        match residual {
+            Some(residual) if relu => ops::add_relu(&y, residual),
+            Some(residual) => ops::add(&y, residual),
+            None => y,
+        }
     }
 }
 

@@ -1,47 +1,85 @@
 //! The one door through which every model reaches its kernels; a faster one goes behind it.
 //!
-//! All maps are `[N, C, H, W]` f32. Every function is differentiable in every tensor that it takes,
-//! and runs on whatever device its arguments live on; a plain tensor is a constant.
+//! Every function is differentiable in every tensor that it takes; a plain tensor is a constant. On
+//! the CPU backend they are [`crate::kernels`], elsewhere Burn's own operations.
 
+use burn::backend::Flex;
 use burn::tensor::Tensor;
 use burn::tensor::activation;
 use burn::tensor::module;
-use burn::tensor::ops::{InterpolateMode, InterpolateOptions, MaxPoolOptions};
+use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions, MaxPoolOptions};
 
-use crate::kernels;
+use crate::kernels::conv::{self, Conv, Window};
+use crate::kernels::{norm, pool, resample};
+use crate::maps::Maps;
 
 /// Epsilon of torch's `BatchNorm2d` and of torchvision's `FrozenBatchNorm2d`.
-pub const NORM_EPS: f64 = 1e-5;
+pub const NORM_EPS: f64 = norm::EPSILON;
 
-/// 2-D convolution (cross-correlation) without dilation or groups.
+/// What a convolution is beside its weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvOptions2d {
+    /// Kernel, stride, padding, dilation.
+    pub window: Window,
+    /// Groups of channels.
+    pub groups: usize,
+    /// Applies ReLU to the result.
+    pub relu: bool,
+}
+
+/// Whether our own kernels can take the tensor.
+fn on_cpu<const D: usize>(tensor: &Tensor<D>) -> bool {
+    let plain = tensor.clone().without_autodiff();
+    plain.try_into_primitive::<Flex>().is_ok()
+}
+
+/// 2-D convolution (cross-correlation), bias and ReLU in one.
 ///
 /// # Shapes
-/// - `x`: `[N, C, H, W]`
-/// - `weight`: `[D, C, R, S]`, `bias`: `[D]`
-/// - result: `[N, D, (H + 2 padding - R) / stride + 1, (W + 2 padding - S) / stride + 1]`
+/// - `x`: maps of `C` channels, `weight`: `[O, C / groups, kh, kw]`, `bias`: `[O]`
+/// - result: maps of `O` channels and `(H + 2 padding - dilation (kh - 1) - 1) / stride + 1` rows
 #[must_use]
 pub fn conv2d(
-    x: Tensor<4>,
+    x: &Maps,
     weight: Tensor<4>,
     bias: Option<Tensor<1>>,
-    stride: usize,
-    padding: usize,
-) -> Tensor<4> {
-    let y = kernels::conv::conv2d(x, weight, [stride; 2], [padding; 2], [1; 2]);
-    match bias {
-        Some(bias) => {
-            let [channels] = bias.dims();
-            y + bias.reshape([1, channels, 1, 1])
-        }
-        None => y,
+    options: ConvOptions2d,
+) -> Maps {
+    let ConvOptions2d {
+        window,
+        groups,
+        relu,
+    } = options;
+    if on_cpu(x.cells()) {
+        let conv = Conv {
+            window,
+            groups,
+            relu,
+            input: x.segments().clone(),
+        };
+        let output = conv.output();
+        return Maps::new(conv::conv2d(x.cells().clone(), weight, bias, conv), output);
     }
+    per_map(x, |map| {
+        let options = ConvOptions::new(window.stride, window.padding, window.dilation, groups);
+        let y = module::conv2d(map, weight.clone(), bias.clone(), options);
+        if relu { activation::relu(y) } else { y }
+    })
+}
+
+/// Applies an operation on `[N, C, H, W]` to the maps of each size.
+fn per_map(x: &Maps, f: impl Fn(Tensor<4>) -> Tensor<4>) -> Maps {
+    let maps: Vec<Tensor<4>> = (0..x.segments().len())
+        .map(|level| f(x.nchw(level)))
+        .collect();
+    Maps::pack_nchw(&maps)
 }
 
 /// What batch normalisation gives while training.
 #[derive(Clone, Debug)]
 pub struct Normalized {
-    /// `[N, C, H, W]`.
-    pub output: Tensor<4>,
+    /// As the input.
+    pub output: Maps,
     /// Batch mean `[C]`, plain device, no gradient.
     pub mean: Tensor<1>,
     /// Unbiased batch variance `[C]`, plain device, no gradient: what torch blends into
@@ -49,32 +87,51 @@ pub struct Normalized {
     pub var: Tensor<1>,
 }
 
-/// Batch normalisation by the statistics of the batch (arXiv 1502.03167).
+/// Batch normalisation by the statistics of the batch (arXiv 1502.03167), plus `residual`, then
+/// ReLU if `relu`.
 ///
 /// # Shapes
-/// - `x`: `[N, C, H, W]`, `gamma`, `beta`: `[C]`
+/// - `x`, `residual`: maps of `C` channels; `gamma`, `beta`: `[C]`
 ///
 /// # Gradients
-/// With respect to `x` (through the statistics), `gamma` and `beta`.
+/// With respect to `x` (through the statistics), `gamma`, `beta` and `residual`.
 ///
 /// # Panics
 /// If a channel has a single value: its variance is undefined, and torch refuses it as well.
 #[must_use]
-pub fn batch_norm_train(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>) -> Normalized {
-    let [n, _, h, w] = x.dims();
-    let count = n * h * w;
+pub fn batch_norm_train(
+    x: &Maps,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    residual: Option<&Maps>,
+    relu: bool,
+) -> Normalized {
+    let [count, channels] = x.cells().dims();
     assert!(
         count > 1,
-        "batch normalisation needs more than one value a channel, got an input of {:?}; train on \
+        "batch normalisation needs more than one value a channel, got maps of {:?}; train on \
          larger images or batches, or set `norm = \"frozen_batch\"`",
-        x.dims()
+        x.segments()
     );
-    let result = module::batch_norm_train(x, gamma, beta, NORM_EPS);
+    let residual = residual.map(|residual| residual.cells().clone());
+    let (output, mean, var) = if on_cpu(x.cells()) {
+        let result = norm::batch_norm(x.cells().clone(), gamma, beta, residual, relu);
+        (result.output, result.mean, result.var)
+    } else {
+        let column = x.cells().clone().reshape([count, channels, 1, 1]);
+        let result = module::batch_norm_train(column, gamma, beta, NORM_EPS);
+        let mut y = result.output.reshape([count, channels]);
+        if let Some(residual) = residual {
+            y = y + residual;
+        }
+        let y = if relu { activation::relu(y) } else { y };
+        (y, result.mean.inner(), result.variance.inner())
+    };
     let unbias = count as f64 / (count - 1) as f64;
     Normalized {
-        output: result.output,
-        mean: result.mean.inner(),
-        var: result.variance.inner().mul_scalar(unbias),
+        output: Maps::new(output, x.segments().clone()),
+        mean,
+        var: var.mul_scalar(unbias),
     }
 }
 
@@ -96,23 +153,45 @@ pub fn fold_norm(
 
 /// `max(x, 0)`; the gradient at 0 is 0, as torch's.
 #[must_use]
-pub fn relu(x: Tensor<4>) -> Tensor<4> {
-    activation::relu(x)
+pub fn relu(x: &Maps) -> Maps {
+    Maps::new(activation::relu(x.cells().clone()), x.segments().clone())
+}
+
+/// `x + y`, of equal sizes.
+#[must_use]
+pub fn add(x: &Maps, y: &Maps) -> Maps {
+    let sum = x.cells().clone() + y.cells().clone();
+    Maps::new(sum, x.segments().clone())
+}
+
+/// `max(x + y, 0)`.
+#[must_use]
+pub fn add_relu(x: &Maps, y: &Maps) -> Maps {
+    relu(&add(x, y))
 }
 
 /// The ResNet stem's max-pool: 3×3, stride 2, padding 1. `H, W` become `ceil(H / 2), ceil(W / 2)`.
 #[must_use]
-pub fn max_pool_3x3_s2(x: Tensor<4>) -> Tensor<4> {
+pub fn max_pool_3x3_s2(x: &Maps) -> Maps {
+    if on_cpu(x.cells()) {
+        let (y, segment) = pool::max_pool(x.cells().clone(), x.segment());
+        return Maps::new(y, [segment]);
+    }
     let options = MaxPoolOptions::new([3, 3])
         .with_stride([2, 2])
         .with_padding([1, 1]);
-    module::max_pool2d(x, options)
+    per_map(x, |map| module::max_pool2d(map, options.clone()))
 }
 
-/// Nearest-neighbour resize to `[height, width]`: `out[i] = x[floor(i * in / out)]`, torch's
-/// `interpolate(size = …, mode = "nearest")`.
+/// `fine` plus `coarse` enlarged to its size: `out[i] = fine[i] + coarse[floor(i * coarse / fine)]`,
+/// torch's `interpolate(mode = "nearest")`.
 #[must_use]
-pub fn upsample_nearest(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
-    let options = InterpolateOptions::new(InterpolateMode::Nearest).with_output_size(size);
-    module::interpolate(x, options)
+pub fn upsample_add(fine: &Maps, coarse: &Maps) -> Maps {
+    let (to, from) = (fine.segment(), coarse.segment());
+    if on_cpu(fine.cells()) {
+        let (fine, coarse) = (fine.cells().clone(), coarse.cells().clone());
+        return Maps::new(resample::upsample_add(fine, coarse, to, from), [to]);
+    }
+    let options = InterpolateOptions::new(InterpolateMode::Nearest).with_output_size([to.h, to.w]);
+    Maps::from_nchw(fine.nchw(0) + module::interpolate(coarse.nchw(0), options))
 }

@@ -70,9 +70,9 @@ impl<'a> Pass<'a> {
     }
 
     /// Offers a tap; it is kept if it was asked for.
-    pub(super) fn offer(&mut self, name: &str, map: &Tensor<4>) {
+    pub(super) fn offer(&mut self, name: &str, map: impl FnOnce() -> Tensor<4>) {
         if self.wanted.contains(name) {
-            self.taps.insert(name.to_owned(), map.clone());
+            self.taps.insert(name.to_owned(), map());
         }
     }
 

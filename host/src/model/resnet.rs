@@ -7,6 +7,7 @@ use super::ops;
 use super::pass::Pass;
 use super::{ModelError, TapSpec};
 use crate::config::{ModelConfig, NormKind};
+use crate::maps::Maps;
 
 /// Where torchvision's detectors keep the backbone.
 const PREFIX: &str = "backbone.body";
@@ -86,19 +87,17 @@ struct Block {
 }
 
 impl Block {
-    fn forward(&self, pass: &mut Pass<'_>, x: Tensor<4>) -> Tensor<4> {
-        let mut out = x.clone();
-        for (position, conv) in self.convs.iter().enumerate() {
-            if position > 0 {
-                out = ops::relu(out);
-            }
-            out = conv.forward(pass, out);
-        }
+    fn forward(&self, pass: &mut Pass<'_>, x: &Maps) -> Maps {
         let identity = match &self.downsample {
-            Some(downsample) => downsample.forward(pass, x),
-            None => x,
+            Some(downsample) => downsample.forward(pass, x, None, false),
+            None => x.clone(),
         };
-        ops::relu(out + identity)
+        let (last, convs) = self.convs.split_last().expect("a block has convolutions");
+        let mut out = x.clone();
+        for conv in convs {
+            out = conv.forward(pass, &out, None, true);
+        }
+        last.forward(pass, &out, Some(&identity), true)
     }
 }
 
@@ -190,23 +189,25 @@ impl ResNet {
     }
 
     /// `[N, 3, H, W]` to `c3, c4, c5` of strides 8, 16, 32; `None` if the pass stopped before.
-    pub(super) fn forward(&self, pass: &mut Pass<'_>, images: Tensor<4>) -> Option<[Tensor<4>; 3]> {
-        pass.offer("image", &images);
+    pub(super) fn forward(&self, pass: &mut Pass<'_>, images: Tensor<4>) -> Option<[Maps; 3]> {
+        pass.offer("image", || images.clone());
         if pass.done() {
             return None;
         }
-        let stem = ops::relu(self.stem.forward(pass, images));
-        pass.offer("stem", &stem);
+        let images = Maps::from_nchw(images);
+        let stem = self.stem.forward(pass, &images, None, true);
+        pass.offer("stem", || stem.nchw(0));
         if pass.done() {
             return None;
         }
-        let mut x = ops::max_pool_3x3_s2(stem);
+        let mut x = ops::max_pool_3x3_s2(&stem);
+        drop(stem);
         let mut outputs = Vec::with_capacity(self.stages.len());
         for (stage, blocks) in self.stages.iter().enumerate() {
             for block in blocks {
-                x = block.forward(pass, x);
+                x = block.forward(pass, &x);
             }
-            pass.offer(&format!("backbone.c{}", stage + 2), &x);
+            pass.offer(&format!("backbone.c{}", stage + 2), || x.nchw(0));
             if pass.done() {
                 return None;
             }

@@ -16,6 +16,7 @@ use crate::data::ImageTargets;
 use crate::detection::{
     self, AnchorGenerator, Assignment, Detections, HeadOutput, LossConfig, PostprocessConfig,
 };
+use crate::maps::Maps;
 
 inventory::submit! {
     DetectorEntry { name: "retinanet", build }
@@ -131,22 +132,24 @@ impl Detector for RetinaNet {
         let Some(stages) = self.backbone.forward(&mut pass, images) else {
             return pass.finish(Vec::new(), None);
         };
-        let levels = self.neck.forward(&mut pass, &stages);
+        let levels = self.neck.forward(&mut pass, stages);
+        let levels = LEVELS.into_iter().zip(levels);
+        let levels: Vec<(usize, Maps)> = levels
+            .filter_map(|(level, map)| Some((level, map?)))
+            .collect();
         if request.stop_at_taps {
-            for (level, map) in LEVELS.into_iter().zip(&levels) {
-                if let Some(map) = map {
-                    self.head.level(&mut pass, level, map);
-                }
-            }
+            self.head.run_to_taps(&mut pass, &levels);
             return pass.finish(Vec::new(), None);
         }
-        let pyramid: Vec<Tensor<4>> = levels.into_iter().flatten().collect();
-        let head = self.head.forward(&mut pass, &pyramid);
+        let pyramid = levels.iter().map(|(_, map)| map.nchw(0)).collect();
+        let maps = levels.into_iter().map(|(_, map)| map).collect();
+        let head = self.head.forward(&mut pass, maps);
         pass.finish(pyramid, Some(head))
     }
 
     fn head(&self, weights: &[Tensor<1>], pyramid: &[Tensor<4>]) -> HeadOutput {
-        self.head.forward(&mut Pass::untapped(weights), pyramid)
+        let maps = pyramid.iter().cloned().map(Maps::from_nchw).collect();
+        self.head.forward(&mut Pass::untapped(weights), maps)
     }
 
     fn assign(&self, input_size: [usize; 2], targets: &[ImageTargets]) -> Assignment {

@@ -12,11 +12,11 @@ use crate::detection::{Assignment, HeadOutput};
 /// Keeps a division finite for boxes that shrank to nothing, as torchvision's.
 const GIOU_EPSILON: f32 = 1e-7;
 
-/// The foreground anchors of a batch, level by level.
+/// The foreground anchors of a batch, in the order of the packed maps.
 #[derive(Default)]
 struct Foreground {
-    /// Predicted deltas `[F_l, 4]` of the levels that have any.
-    deltas: Vec<Tensor<2>>,
+    /// Rows of the deltas as `[anchors, 4]`.
+    rows: Vec<i32>,
     anchors: Vec<BoxXyxy>,
     objects: Vec<BoxXyxy>,
     /// Weight of each anchor's image.
@@ -31,12 +31,16 @@ pub(super) fn box_loss(
     weights: &[f32],
     config: &LossConfig,
 ) -> Tensor<1> {
-    let foreground = gather(head, assignment, levels, weights);
-    if foreground.deltas.is_empty() {
-        return connected_zero(&head.box_deltas[0]);
+    let all = head.box_deltas.cells();
+    let foreground = gather(assignment, levels, weights);
+    if foreground.rows.is_empty() {
+        return connected_zero(all);
     }
-    let deltas = Tensor::cat(foreground.deltas, 0); // [F, 4]
-    let device = deltas.device().inner();
+    let device = all.device().inner();
+    let indices = TensorData::from(foreground.rows.as_slice());
+    let indices = Tensor::<1, Int>::from_data(indices, &device);
+    let anchors = all.dims()[0] * all.dims()[1] / 4;
+    let deltas = all.clone().reshape([anchors, 4]).select(0, indices); // [F, 4]
     let rows = |boxes: &[[f32; 4]]| {
         Tensor::<2>::from_data(
             TensorData::new(boxes.as_flattened().to_vec(), [boxes.len(), 4]),
@@ -85,54 +89,33 @@ fn giou_loss(predicted: Tensor<2>, target: Tensor<2>) -> Tensor<2> {
     waste - iou + 1.0
 }
 
-fn gather(
-    head: &HeadOutput,
-    assignment: &Assignment,
-    levels: &[Level],
-    weights: &[f32],
-) -> Foreground {
+fn gather(assignment: &Assignment, levels: &[Level], weights: &[f32]) -> Foreground {
     let mut foreground = Foreground::default();
-    for (deltas, level) in head.box_deltas.iter().zip(levels) {
-        let mut indices: Vec<i32> = Vec::new();
+    for level in levels {
         for (image, matched) in assignment.matched.iter().enumerate() {
-            let of_level = &matched[level.first_anchor..level.first_anchor + level.num_anchors()];
+            let of_level = &matched[level.first_anchor..][..level.num_anchors()];
+            let first_row = level.rows(image).start * level.per_cell;
             for (anchor, &object) in of_level.iter().enumerate() {
                 let Ok(object) = usize::try_from(object) else {
                     continue;
                 };
-                let (cell, a) = (anchor / level.per_cell, anchor % level.per_cell);
-                let first_channel = (image * level.per_cell + a) * 4;
-                indices.extend(
-                    (first_channel..first_channel + 4)
-                        .map(|channel| (channel * level.cells + cell) as i32),
-                );
-                foreground
-                    .anchors
-                    .push(assignment.anchors_xyxy[level.first_anchor + anchor]);
+                let number = level.first_anchor + anchor;
+                foreground.rows.push((first_row + anchor) as i32);
+                foreground.anchors.push(assignment.anchors_xyxy[number]);
                 foreground
                     .objects
                     .push(assignment.boxes_xyxy[image][object]);
                 foreground.weights.push(weights[image]);
             }
         }
-        if indices.is_empty() {
-            continue;
-        }
-        let device = deltas.device().inner();
-        let rows = indices.len() / 4;
-        let indices = Tensor::<1, Int>::from_data(TensorData::from(indices.as_slice()), &device);
-        let flat: Tensor<1> = deltas.clone().flatten(0, 3);
-        foreground
-            .deltas
-            .push(flat.select(0, indices).reshape([rows, 4]));
     }
     foreground
 }
 
 /// Exactly 0, also for infinite outputs, and on the tape: every parameter of the box tower then has
 /// a gradient (of zeros) whatever the batch.
-fn connected_zero(deltas: &Tensor<4>) -> Tensor<1> {
-    let one: Tensor<1> = deltas.clone().slice([0..1, 0..1, 0..1, 0..1]).flatten(0, 3);
+fn connected_zero(deltas: &Tensor<2>) -> Tensor<1> {
+    let one: Tensor<1> = deltas.clone().slice([0..1, 0..1]).flatten(0, 1);
     let everywhere = Tensor::<1, Int>::zeros([1], &deltas.device().inner()).equal_elem(0);
     one.mask_fill(everywhere, 0.0)
 }

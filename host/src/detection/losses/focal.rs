@@ -1,22 +1,13 @@
 //! Sigmoid focal loss (arXiv 1708.02002) over all anchors and classes.
-//!
-//! With `z` the logit for background and minus the logit for foreground, `σ` the sigmoid:
-//! ```text
-//! loss    = α_t · softplus(z) · σ(z)^γ
-//! d/dz    = α_t · σ(z)^γ · (σ(z) + γ (1 − σ(z)) softplus(z))
-//! ```
-//! Value and gradient come from one pass over the logits where they lie: no transposition to
-//! `[N, HWA, K]`, no map of targets, and none of a composed formula's dozen intermediate maps.
 
 use burn::tensor::{Int, Tensor, TensorData, activation};
-use rayon::prelude::*;
 
 use super::LossConfig;
-use super::focal_term::{LANES, focal_terms};
 use crate::detection::host_values::{HostValues, is_on_host};
 use crate::detection::known_gradient::with_known_gradient;
 use crate::detection::levels::Level;
 use crate::detection::{Assignment, HeadOutput, IGNORED};
+use crate::kernels::focal::{Anchors, Focal, focal_loss as focal_kernel};
 
 /// Focal loss summed over levels; see [`super::retinanet_losses`].
 pub(super) fn focal_loss(
@@ -26,30 +17,24 @@ pub(super) fn focal_loss(
     weights: &[f32],
     config: &LossConfig,
 ) -> Tensor<1> {
-    head.cls_logits
-        .iter()
-        .zip(levels)
-        .map(|(logits, level)| {
-            let classes = target_classes(assignment, level);
-            let (value, gradient) = if is_on_host(logits) {
-                fused(logits, level, &classes, weights, config)
-            } else {
-                composed(logits, level, &classes, weights, config)
-            };
-            with_known_gradient(logits.clone(), value, gradient)
-        })
-        .reduce(|sum, loss| sum + loss)
-        .expect("a pyramid has at least one level")
+    let logits = head.cls_logits.cells();
+    let classes = target_classes(assignment, levels);
+    let (value, gradient) = if is_on_host(logits) {
+        fused(logits, levels, &classes, weights, config)
+    } else {
+        composed(logits, levels, &classes, weights, config)
+    };
+    with_known_gradient(logits.clone(), value, gradient)
 }
 
-/// The class of each anchor of the level, or one of the negative constants, in the order of the
-/// map: `[N, A, H, W]`.
-pub(super) fn target_classes(assignment: &Assignment, level: &Level) -> Vec<i32> {
-    let mut classes = Vec::with_capacity(assignment.matched.len() * level.num_anchors());
-    for (matched, labels) in assignment.matched.iter().zip(&assignment.labels) {
-        for a in 0..level.per_cell {
-            classes.extend((0..level.cells).map(|cell| {
-                let object = matched[level.anchor(cell, a)];
+/// The class of each anchor, or one of the negative constants, in the order of the packed maps:
+/// level, image, cell, anchor of the cell.
+pub(super) fn target_classes(assignment: &Assignment, levels: &[Level]) -> Vec<i32> {
+    let mut classes = Vec::new();
+    for level in levels {
+        for (matched, labels) in assignment.matched.iter().zip(&assignment.labels) {
+            let of_level = &matched[level.first_anchor..][..level.num_anchors()];
+            classes.extend(of_level.iter().map(|&object| {
                 usize::try_from(object).map_or(object, |object| labels[object] as i32)
             }));
         }
@@ -57,105 +42,7 @@ pub(super) fn target_classes(assignment: &Assignment, level: &Level) -> Vec<i32>
     classes
 }
 
-/// Loss `[1]` and its gradient `[N, A*K, H, W]`, both plain, in one pass on the CPU.
-pub(super) fn fused(
-    logits: &Tensor<4>,
-    level: &Level,
-    classes: &[i32],
-    weights: &[f32],
-    config: &LossConfig,
-) -> (Tensor<1>, Tensor<4>) {
-    let values = HostValues::of(logits);
-    let values = values.as_slice();
-    let mut gradient = vec![0.0_f32; values.len()];
-    let block = config.num_classes * level.cells;
-    // One task is one anchor shape of one image: its part of the map is contiguous. Partial sums
-    // are added in order, so the result does not depend on the number of threads.
-    let sums: Vec<f64> = gradient
-        .par_chunks_mut(block)
-        .zip(values.par_chunks(block))
-        .zip(classes.par_chunks(level.cells))
-        .enumerate()
-        .map(|(part, ((gradient, logits), classes))| {
-            let weight = weights[part / level.per_cell];
-            focal_block(logits, classes, weight, config, gradient)
-        })
-        .collect();
-    let value = sums.iter().sum::<f64>() as f32;
-    let device = logits.device().inner();
-    (
-        Tensor::from_data(TensorData::from([value]), &device),
-        Tensor::from_data(TensorData::new(gradient, logits.dims()), &device),
-    )
-}
-
-/// One anchor shape of one image: logits and gradient `[K, H*W]`, classes `[H*W]`.
-fn focal_block(
-    logits: &[f32],
-    classes: &[i32],
-    weight: f32,
-    config: &LossConfig,
-    gradient: &mut [f32],
-) -> f64 {
-    if config.focal_gamma == 2.0 {
-        sum_terms(logits, classes, weight, config, gradient, |s| s * s)
-    } else {
-        let gamma = config.focal_gamma;
-        sum_terms(logits, classes, weight, config, gradient, |s| s.powf(gamma))
-    }
-}
-
-/// [`focal_block`] with `σ ↦ σ^γ` given.
-fn sum_terms(
-    logits: &[f32],
-    classes: &[i32],
-    weight: f32,
-    config: &LossConfig,
-    gradient: &mut [f32],
-    modulate: impl Fn(f32) -> f32 + Copy,
-) -> f64 {
-    let (foreground, background) = alphas(config);
-    let cells = classes.len();
-    let mut sums = [0.0_f64; LANES];
-    for ((class, logits), gradient) in (0_i32..)
-        .zip(logits.chunks(cells))
-        .zip(gradient.chunks_mut(cells))
-    {
-        for ((logits, targets), gradient) in logits
-            .chunks(LANES)
-            .zip(classes.chunks(LANES))
-            .zip(gradient.chunks_mut(LANES))
-        {
-            // Ignored anchors and the rest of a short group: a finite term of weight 0.
-            let mut z = [0.0; LANES];
-            let mut alpha = [0.0; LANES];
-            let mut slope_weight = [0.0; LANES];
-            for (i, (&logit, &target)) in logits.iter().zip(targets).enumerate() {
-                let is_foreground = target == class;
-                let sign = if is_foreground { -1.0 } else { 1.0 };
-                let counted = target != IGNORED;
-                z[i] = if counted { sign * logit } else { 0.0 };
-                alpha[i] = if is_foreground {
-                    foreground
-                } else {
-                    background
-                };
-                alpha[i] = if counted { alpha[i] } else { 0.0 };
-                slope_weight[i] = sign * alpha[i] * weight;
-            }
-            let (losses, slopes) = focal_terms(&z, config.focal_gamma, modulate);
-            for i in 0..LANES {
-                sums[i] += f64::from(alpha[i] * losses[i]);
-            }
-            for ((gradient, slope), weight) in gradient.iter_mut().zip(slopes).zip(slope_weight) {
-                *gradient = weight * slope;
-            }
-        }
-    }
-    sums.iter().sum::<f64>() * f64::from(weight)
-}
-
-/// Weights of foreground and background.
+/// Foreground and background weights.
 fn alphas(config: &LossConfig) -> (f32, f32) {
     if config.focal_alpha < 0.0 {
         (1.0, 1.0)
@@ -164,30 +51,59 @@ fn alphas(config: &LossConfig) -> (f32, f32) {
     }
 }
 
-/// As [`fused`], in tensor operations, for devices whose memory the CPU should not read.
-pub(super) fn composed(
-    logits: &Tensor<4>,
-    level: &Level,
+/// Loss `[1]` and its gradient, as the logits; both plain, in one pass on the CPU.
+pub(super) fn fused(
+    logits: &Tensor<2>,
+    levels: &[Level],
     classes: &[i32],
     weights: &[f32],
     config: &LossConfig,
-) -> (Tensor<1>, Tensor<4>) {
+) -> (Tensor<1>, Tensor<2>) {
+    let (foreground, background) = alphas(config);
+    let focal = Focal {
+        num_classes: config.num_classes,
+        foreground,
+        background,
+        gamma: config.focal_gamma,
+    };
+    let mut rest = classes;
+    let mut parts = Vec::with_capacity(levels.len() * weights.len());
+    for level in levels {
+        for &weight in weights {
+            let (classes, tail) = rest.split_at(level.num_anchors());
+            parts.push(Anchors { classes, weight });
+            rest = tail;
+        }
+    }
+    let values = HostValues::of(logits);
+    let (value, gradient) = focal_kernel(&focal, values.as_slice(), &parts);
+    let device = logits.device().inner();
+    (
+        Tensor::from_data(TensorData::from([value]), &device),
+        Tensor::from_data(TensorData::new(gradient, logits.dims()), &device),
+    )
+}
+
+/// As [`fused`], in tensor operations, for devices whose memory the CPU should not read.
+pub(super) fn composed(
+    logits: &Tensor<2>,
+    levels: &[Level],
+    classes: &[i32],
+    weights: &[f32],
+    config: &LossConfig,
+) -> (Tensor<1>, Tensor<2>) {
     let dims = logits.dims();
     let device = logits.device().inner();
-    let [images, shapes, cells] = [dims[0], level.per_cell, level.cells];
-    let target = Tensor::<4, Int>::from_data(
-        TensorData::new(classes.to_vec(), [images, shapes, 1, cells]),
-        &device,
-    );
-    let weight =
-        Tensor::<1>::from_data(TensorData::from(weights), &device).reshape([images, 1, 1, 1]);
-    let numbers = Tensor::<1, Int>::arange(0..config.num_classes as i64, &device).reshape([
-        1,
-        1,
-        config.num_classes,
-        1,
-    ]);
-    let full = [images, shapes, config.num_classes, cells];
+    let (anchors, k) = (classes.len(), config.num_classes);
+    let full = [anchors, k];
+    let target =
+        Tensor::<2, Int>::from_data(TensorData::new(classes.to_vec(), [anchors, 1]), &device);
+    let weight: Vec<f32> = levels
+        .iter()
+        .flat_map(|level| weights.iter().flat_map(|&w| vec![w; level.num_anchors()]))
+        .collect();
+    let weight = Tensor::<2>::from_data(TensorData::new(weight, [anchors, 1]), &device);
+    let numbers = Tensor::<1, Int>::arange(0..k as i64, &device).reshape([1, k]);
     let is_foreground = target
         .clone()
         .expand(full)

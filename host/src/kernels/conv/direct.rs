@@ -1,0 +1,504 @@
+//! Convolution as a matrix product over gathered cells.
+//!
+//! The cells that an output cell reads stand side by side in a row of the column matrix (taps outer,
+//! channels inner), so gathering copies whole cells. A 1×1 convolution reads the map as it lies.
+
+use rayon::prelude::*;
+
+use super::geometry::{Gather, Window};
+use crate::kernels::gemm::{
+    self, DEPTH, PANEL, Product, Rows, Start, pack_panels, pack_strips, packed_len, strips_len,
+};
+use crate::kernels::maps::{Channels, Segment, Shared, cells, stretches};
+use crate::kernels::scratch::with_scratch;
+use crate::kernels::simd::Level;
+
+/// Floats of the column matrix of one task (512 KiB).
+const COLUMN_FLOATS: usize = 128 * 1024;
+/// Rows of one task: enough to use a panel of weights many times, few enough for several tasks.
+const TASK_ROWS: usize = 224;
+/// Columns `(tap, channel)` of one task of the weight gradient.
+const GRADIENT_COLUMNS: usize = 256;
+
+/// Writes the column matrix of a stretch of grid cells: row = cell, `[taps][channels]`.
+fn gather(
+    gather: &Gather,
+    [grid_w, first, len]: [usize; 3],
+    image: &[f32],
+    source: Segment,
+    channels: Channels,
+    columns: &mut [f32],
+) {
+    let Channels {
+        pitch,
+        offset,
+        channels: c,
+    } = channels;
+    let row_len = gather.taps.len() * c;
+    if row_len == 0 {
+        return;
+    }
+    // With all channels of a row taken, a run of taps is one copy.
+    let run = if pitch == c { gather.run } else { 1 };
+    for (cell, row) in (first..first + len).zip(columns.chunks_exact_mut(row_len)) {
+        let y = (cell / grid_w * gather.step[0]).cast_signed();
+        let x = (cell % grid_w * gather.step[1]).cast_signed();
+        for (taps, out) in gather.taps.chunks(run).zip(row.chunks_mut(run * c)) {
+            let (source_y, source_x) = (y + taps[0].y, x + taps[0].x);
+            if source_y < 0 || source_y >= source.h.cast_signed() {
+                out.fill(0.0);
+                continue;
+            }
+            let line = source_y.unsigned_abs() * source.w;
+            let low = (-source_x)
+                .clamp(0, taps.len().cast_signed())
+                .unsigned_abs();
+            let high = (source.w.cast_signed() - source_x)
+                .clamp(low.cast_signed(), taps.len().cast_signed())
+                .unsigned_abs();
+            out[..low * c].fill(0.0);
+            out[high * c..].fill(0.0);
+            if low < high {
+                let start = (line + (source_x + low.cast_signed()).unsigned_abs()) * pitch + offset;
+                out[low * c..high * c].copy_from_slice(&image[start..start + (high - low) * c]);
+            }
+        }
+    }
+}
+
+/// Packs the matrix `[(tap, k), n]` of some taps of a weight `[.., .., kernel]`.
+///
+/// Element `(tap, k, n)` lies at `k * strides[0] + n * strides[1] + tap`.
+fn pack_weight(
+    weight: &[f32],
+    taps: &[usize],
+    [k, n]: [usize; 2],
+    strides: [usize; 2],
+) -> Vec<f32> {
+    let depth = taps.len() * k;
+    let mut packed = vec![0.0f32; packed_len(depth, n)];
+    let panels = n.div_ceil(PANEL);
+    let whole = depth / DEPTH * DEPTH;
+    let (blocks, last) = packed.split_at_mut(whole * panels * PANEL);
+    let fill = |first: usize, panel: usize, out: &mut [f32]| {
+        let n0 = panel * PANEL;
+        let width = PANEL.min(n - n0);
+        for (i, row) in out.chunks_exact_mut(PANEL).enumerate() {
+            let (tap, channel) = (taps[(first + i) / k], (first + i) % k);
+            let from = &weight[channel * strides[0] + n0 * strides[1] + tap..];
+            for (value, from) in row[..width].iter_mut().zip(from.iter().step_by(strides[1])) {
+                *value = *from;
+            }
+        }
+    };
+    blocks
+        .par_chunks_mut(DEPTH * PANEL)
+        .enumerate()
+        .for_each(|(i, out)| fill(i / panels * DEPTH, i % panels, out));
+    if whole < depth {
+        last.par_chunks_mut((depth - whole) * PANEL)
+            .enumerate()
+            .for_each(|(panel, out)| fill(whole, panel, out));
+    }
+    packed
+}
+
+/// Where each segment's first cell lies.
+pub(crate) fn offsets(segments: &[Segment]) -> Vec<usize> {
+    segments
+        .iter()
+        .scan(0, |sum, segment| {
+            let start = *sum;
+            *sum += segment.cells();
+            Some(start)
+        })
+        .collect()
+}
+
+/// One image of a packed map, all channels.
+pub(crate) fn image_of<'a>(
+    values: &'a [f32],
+    segment: Segment,
+    start: usize,
+    image: usize,
+    pitch: usize,
+) -> &'a [f32] {
+    let plane = segment.h * segment.w;
+    &values[(start + image * plane) * pitch..(start + (image + 1) * plane) * pitch]
+}
+
+/// What is added to and done with the sums.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Epilogue<'a> {
+    pub(crate) bias: Option<&'a [f32]>,
+    pub(crate) relu: bool,
+}
+
+impl Epilogue<'_> {
+    pub(crate) const NONE: Epilogue<'static> = Epilogue {
+        bias: None,
+        relu: false,
+    };
+
+    fn start(&self, n: usize) -> Start {
+        match self.bias {
+            Some(bias) => {
+                assert_eq!(bias.len(), n, "one bias an output channel");
+                Start::Bias(bias.as_ptr())
+            }
+            None => Start::Zero,
+        }
+    }
+}
+
+/// `out = x ⋆ weight`; `weight` is `[o, c, kh, kw]`.
+pub(crate) fn forward(
+    level: Level,
+    window: &Window,
+    segments: &[Segment],
+    (x, x_channels): (&[f32], Channels),
+    weight: &[f32],
+    epilogue: Epilogue<'_>,
+    (out, out_channels): (Shared, Channels),
+) {
+    let outputs: Vec<Segment> = segments.iter().map(|s| window.output(*s)).collect();
+    let (c, o, taps) = (x_channels.channels, out_channels.channels, window.taps());
+    let order: Vec<usize> = (0..taps).collect();
+    let packed = pack_weight(weight, &order, [c, o], [taps, c * taps]);
+    let start = epilogue.start(o);
+    let rows = Grid {
+        level,
+        weight: &packed,
+        k: taps * c,
+        start: StartOf(start),
+        relu: epilogue.relu,
+        to: out_channels,
+    };
+    assert_eq!(
+        out.len(),
+        cells(&outputs) * out_channels.pitch,
+        "output of another size"
+    );
+    if window.is_pointwise() {
+        return rows.pointwise(cells(segments), x, x_channels, out);
+    }
+    let (from, to) = (offsets(segments), offsets(&outputs));
+    let reading = window.reading();
+    let task_rows = (COLUMN_FLOATS / rows.k.max(1)).clamp(28, TASK_ROWS);
+    stretches(&outputs, task_rows)
+        .into_par_iter()
+        .for_each(|at| {
+            let source = segments[at.segment];
+            let image = image_of(x, source, from[at.segment], at.image, x_channels.pitch);
+            let grid = outputs[at.segment];
+            with_scratch(at.len * rows.k, |columns| {
+                gather(
+                    &reading,
+                    [grid.w, at.start, at.len],
+                    image,
+                    source,
+                    x_channels,
+                    columns,
+                );
+                let cell = to[at.segment] + at.image * grid.h * grid.w + at.start;
+                // SAFETY: the cells of this stretch belong to this task alone.
+                unsafe { rows.product(at.len, columns, rows.k, out.at(cell * rows.to.pitch)) };
+            });
+        });
+}
+
+/// [`Start`] holds a pointer to the bias, which outlives the call and is only read.
+#[derive(Clone, Copy)]
+struct StartOf(Start);
+// SAFETY: see above.
+unsafe impl Sync for StartOf {}
+
+/// What all tasks of a product share.
+struct Grid<'a> {
+    level: Level,
+    weight: &'a [f32],
+    k: usize,
+    start: StartOf,
+    relu: bool,
+    to: Channels,
+}
+
+impl Grid<'_> {
+    /// `m` rows of `a` to rows at `out` (of the row's first channel).
+    ///
+    /// # Safety
+    /// `out` is valid for `m` rows that no other task writes.
+    unsafe fn product(&self, m: usize, a: &[f32], stride: usize, out: *mut f32) {
+        assert!(
+            m == 0 || (m - 1) * stride + self.k <= a.len(),
+            "rows exceed their storage"
+        );
+        // SAFETY: `a` was checked, the weight is packed for `k` and the channels, `out` is the
+        // caller's promise.
+        unsafe {
+            let product = Product {
+                m,
+                n: self.to.channels,
+                columns: 0..self.to.channels,
+                k: self.k,
+                a: a.as_ptr(),
+                rows: Rows::Strided(stride),
+                b: self.weight.as_ptr(),
+                out: out.add(self.to.offset),
+                out_stride: self.to.pitch,
+                start: self.start.0,
+                relu: self.relu,
+            };
+            gemm::product(self.level, &product);
+        }
+    }
+
+    fn pointwise(&self, cells: usize, x: &[f32], channels: Channels, out: Shared) {
+        let parts = cells.div_ceil(TASK_ROWS);
+        let len = cells.div_ceil(parts.max(1)).max(1);
+        (0..cells.div_ceil(len)).into_par_iter().for_each(|part| {
+            let start = part * len;
+            let rows = len.min(cells - start);
+            let a = &x[start * channels.pitch + channels.offset..];
+            // SAFETY: these rows belong to this task alone.
+            unsafe { self.product(rows, a, channels.pitch, out.at(start * self.to.pitch)) };
+        });
+    }
+}
+
+/// `dx`: the gradient at the input, for `dy` at the output.
+pub(crate) fn input_gradient(
+    level: Level,
+    window: &Window,
+    segments: &[Segment],
+    (dy, dy_channels): (&[f32], Channels),
+    weight: &[f32],
+    (dx, dx_channels): (Shared, Channels),
+) {
+    let outputs: Vec<Segment> = segments.iter().map(|s| window.output(*s)).collect();
+    let (c, o, taps) = (dx_channels.channels, dy_channels.channels, window.taps());
+    let (from, to) = (offsets(&outputs), offsets(segments));
+    assert_eq!(
+        dx.len(),
+        cells(segments) * dx_channels.pitch,
+        "output of another size"
+    );
+    for phase_y in 0..window.stride[0] {
+        for phase_x in 0..window.stride[1] {
+            let reading = window.reverse([phase_y, phase_x]);
+            let order: Vec<usize> = reading.taps.iter().map(|tap| tap.tap).collect();
+            let packed = pack_weight(weight, &order, [o, c], [c * taps, taps]);
+            let rows = Grid {
+                level,
+                weight: &packed,
+                k: order.len() * o,
+                start: StartOf(Start::Zero),
+                relu: false,
+                to: dx_channels,
+            };
+            if window.is_pointwise() {
+                return rows.pointwise(cells(segments), dy, dy_channels, dx);
+            }
+            // The cells of this phase, and where they lie.
+            let phase = |extent: usize, at: usize, stride: usize| {
+                extent.saturating_sub(at).div_ceil(stride)
+            };
+            let grids: Vec<Segment> = segments
+                .iter()
+                .map(|s| {
+                    let h = phase(s.h, phase_y, window.stride[0]);
+                    Segment::new(s.n, h, phase(s.w, phase_x, window.stride[1]))
+                })
+                .collect();
+            let task_rows = (COLUMN_FLOATS / rows.k.max(1)).clamp(28, TASK_ROWS);
+            let dense = window.stride == [1, 1];
+            stretches(&grids, task_rows).into_par_iter().for_each(|at| {
+                let (segment, grid) = (segments[at.segment], grids[at.segment]);
+                let source = outputs[at.segment];
+                let image = image_of(dy, source, from[at.segment], at.image, dy_channels.pitch);
+                let first = to[at.segment] + at.image * segment.h * segment.w;
+                let sums = if dense { 0 } else { at.len * c };
+                with_scratch(at.len * rows.k + sums, |scratch| {
+                    let (columns, sums) = scratch.split_at_mut(at.len * rows.k);
+                    let cells = [grid.w, at.start, at.len];
+                    gather(&reading, cells, image, source, dy_channels, columns);
+                    if dense {
+                        let pitch = rows.to.pitch;
+                        // SAFETY: the cells of this stretch belong to this task alone.
+                        unsafe {
+                            let out = dx.at((first + at.start) * pitch);
+                            rows.product(at.len, columns, rows.k, out);
+                        }
+                        return;
+                    }
+                    let plain = Grid {
+                        to: Channels::all(c),
+                        ..rows
+                    };
+                    // SAFETY: `sums` is this task's own.
+                    unsafe { plain.product(at.len, columns, rows.k, sums.as_mut_ptr()) };
+                    for (cell, sums) in (at.start..).zip(sums.chunks_exact(c)) {
+                        let y = cell / grid.w * window.stride[0] + phase_y;
+                        let x = cell % grid.w * window.stride[1] + phase_x;
+                        let to = (first + y * segment.w + x) * dx_channels.pitch;
+                        // SAFETY: as above; the cell has `pitch` floats.
+                        unsafe {
+                            let to = dx.at(to + dx_channels.offset);
+                            std::ptr::copy_nonoverlapping(sums.as_ptr(), to, c);
+                        }
+                    }
+                });
+            });
+        }
+    }
+}
+
+/// `dw` `[o, c, kh, kw]`: the gradient at the weight.
+pub(crate) fn weight_gradient(
+    level: Level,
+    window: &Window,
+    segments: &[Segment],
+    (x, x_channels): (&[f32], Channels),
+    (dy, dy_channels): (&[f32], Channels),
+    dw: &mut [f32],
+) {
+    let outputs: Vec<Segment> = segments.iter().map(|s| window.output(*s)).collect();
+    let (c, o, taps) = (x_channels.channels, dy_channels.channels, window.taps());
+    let depth = taps * c;
+    let (from, to) = (offsets(segments), offsets(&outputs));
+    let reading = window.reading();
+    let blocks = blocks_of(depth, c, window.is_pointwise());
+    let chunks = stretches(&outputs, DEPTH);
+    // With few blocks the cells are split too, and the partial sums added in order.
+    let parts = 8usize.div_ceil(blocks.len()).min(chunks.len().max(1));
+    let mut partial = vec![0.0f32; parts * o * depth];
+    let shared = Shared::new(&mut partial);
+    let part_len = chunks.len().div_ceil(parts);
+    (0..parts * blocks.len()).into_par_iter().for_each(|task| {
+        let (part, block) = (task / blocks.len(), &blocks[task % blocks.len()]);
+        let width = block.len();
+        let chunks =
+            &chunks[(part * part_len).min(chunks.len())..((part + 1) * part_len).min(chunks.len())];
+        let sizes = [
+            strips_len(level, o, DEPTH),
+            packed_len(DEPTH, width),
+            if window.is_pointwise() {
+                0
+            } else {
+                DEPTH * width
+            },
+        ];
+        with_scratch(sizes.iter().sum(), |scratch| {
+            let (strips, rest) = scratch.split_at_mut(sizes[0]);
+            let (panels, columns) = rest.split_at_mut(sizes[1]);
+            let mut view = reading.clone();
+            let mut channels = x_channels;
+            if !window.is_pointwise() {
+                block.restrict(&mut view, &mut channels, c);
+            }
+            for (number, at) in chunks.iter().enumerate() {
+                let (source, grid) = (segments[at.segment], outputs[at.segment]);
+                let image = image_of(x, source, from[at.segment], at.image, x_channels.pitch);
+                let upstream = image_of(dy, grid, to[at.segment], at.image, dy_channels.pitch);
+                let upstream = &upstream[at.start * dy_channels.pitch + dy_channels.offset..];
+                pack_strips(level, upstream, [o, at.len], dy_channels.pitch, strips);
+                if window.is_pointwise() {
+                    let rows =
+                        &image[at.start * x_channels.pitch + x_channels.offset + block.start..];
+                    pack_panels(rows, [at.len, width], [x_channels.pitch, 1], panels);
+                } else {
+                    gather(
+                        &view,
+                        [grid.w, at.start, at.len],
+                        image,
+                        source,
+                        channels,
+                        columns,
+                    );
+                    pack_panels(columns, [at.len, width], [width, 1], panels);
+                }
+                // SAFETY: columns `block` of this part belong to this task alone.
+                unsafe {
+                    let product = Product {
+                        m: o,
+                        n: width,
+                        columns: 0..width,
+                        k: at.len,
+                        a: strips.as_ptr(),
+                        rows: Rows::Strips,
+                        b: panels.as_ptr(),
+                        out: shared.at(part * o * depth + block.start),
+                        out_stride: depth,
+                        start: if number == 0 { Start::Zero } else { Start::Out },
+                        relu: false,
+                    };
+                    gemm::product(level, &product);
+                }
+            }
+        });
+    });
+    let (sum, rest) = partial.split_at(o * depth);
+    dw.par_chunks_mut(depth)
+        .zip(sum.par_chunks(depth))
+        .enumerate()
+        .for_each(|(row, (dw, sum))| {
+            for (tap, sum) in sum.chunks_exact(c).enumerate() {
+                for (channel, &sum) in sum.iter().enumerate() {
+                    dw[channel * taps + tap] = sum;
+                }
+            }
+            for part in rest.chunks_exact(o * depth) {
+                let part = &part[row * depth..(row + 1) * depth];
+                for (tap, part) in part.chunks_exact(c).enumerate() {
+                    for (channel, &part) in part.iter().enumerate() {
+                        dw[channel * taps + tap] += part;
+                    }
+                }
+            }
+        });
+}
+
+/// Columns `start..end` of `[taps][c]`: whole taps, or some channels of one tap.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    start: usize,
+    end: usize,
+}
+
+impl Block {
+    fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Narrows a gather to these columns.
+    fn restrict(&self, view: &mut Gather, channels: &mut Channels, c: usize) {
+        let (first, last) = (self.start / c, self.end.div_ceil(c));
+        view.taps = view.taps[first..last].to_vec();
+        if !(self.start.is_multiple_of(c) && self.end.is_multiple_of(c)) {
+            channels.offset += self.start - first * c;
+            channels.channels = self.len();
+        }
+        if view.taps.len() % view.run != 0 || first % view.run != 0 {
+            view.run = 1;
+        }
+    }
+}
+
+fn blocks_of(depth: usize, c: usize, pointwise: bool) -> Vec<Block> {
+    let cut = |start: usize, end: usize, width: usize| {
+        (start..end).step_by(width).map(move |start| Block {
+            start,
+            end: (start + width).min(end),
+        })
+    };
+    if pointwise || c > GRADIENT_COLUMNS {
+        // Within a tap, equal parts.
+        let parts = c.div_ceil(GRADIENT_COLUMNS);
+        let width = c.div_ceil(parts).next_multiple_of(PANEL);
+        (0..depth / c)
+            .flat_map(|tap| cut(tap * c, (tap + 1) * c, width))
+            .collect()
+    } else {
+        cut(0, depth, (GRADIENT_COLUMNS / c).max(1) * c).collect()
+    }
+}

@@ -1,0 +1,426 @@
+//! Batch normalisation over the cells of channels-last maps, with ReLU and residual fused in.
+//!
+//! ```text
+//! y  = relu(γ (x − μ) / √(σ² + ε) + β + residual)          σ² biased
+//! g  = dy where y > 0                                      = d_residual
+//! dβ = Σ g      dγ = Σ g x̂      dx = γ/√(σ² + ε) · (g − dβ/M − x̂ dγ/M)
+//! ```
+//! Forward and backward read their maps twice each: once for sums over the cells, once to write.
+//! Sums are taken over blocks of cells in f32 and added up in f64, in order.
+
+use rayon::prelude::*;
+
+use crate::kernels::maps::Shared;
+use crate::kernels::simd::{Level, Simd, simd_entry};
+
+/// Floats of a block of cells (64 KiB): what a task reads twice stays near the processor.
+const BLOCK_FLOATS: usize = 16 * 1024;
+
+/// Mean and biased variance of every channel.
+#[derive(Clone, Debug)]
+pub(crate) struct Moments {
+    pub(crate) mean: Vec<f32>,
+    pub(crate) var: Vec<f32>,
+}
+
+/// Cells of a block.
+fn block_cells(channels: usize) -> usize {
+    (BLOCK_FLOATS / channels.max(1)).clamp(8, 1024)
+}
+
+/// Moments of `x` `[cells, channels]`, merged block by block (Chan et al. 1979): no cancellation.
+pub(crate) fn moments(level: Level, x: &[f32], channels: usize) -> Moments {
+    let block = block_cells(channels) * channels;
+    let cells = x.len() / channels;
+    let blocks = x.len().div_ceil(block);
+    let mut partial = vec![0.0f32; blocks * 2 * channels];
+    partial
+        .par_chunks_mut(2 * channels)
+        .zip(x.par_chunks(block))
+        .for_each(|(partial, x)| {
+            let (mean, squares) = partial.split_at_mut(channels);
+            let cells = x.len() / channels;
+            // SAFETY: `x` is `cells` rows of `channels`, the others one each.
+            unsafe {
+                let (mean, squares) = (mean.as_mut_ptr(), squares.as_mut_ptr());
+                block_moments(level, x.as_ptr(), cells, channels, mean, squares);
+            }
+        });
+    let mut mean = vec![0.0f64; channels];
+    let mut squares = vec![0.0f64; channels];
+    let mut seen = 0.0f64;
+    for (partial, x) in partial.chunks_exact(2 * channels).zip(x.chunks(block)) {
+        let count = (x.len() / channels) as f64;
+        let total = seen + count;
+        let (block_mean, block_squares) = partial.split_at(channels);
+        for c in 0..channels {
+            let delta = f64::from(block_mean[c]) - mean[c];
+            mean[c] += delta * count / total;
+            squares[c] += f64::from(block_squares[c]) + delta * delta * seen * count / total;
+        }
+        seen = total;
+    }
+    Moments {
+        mean: mean.iter().map(|&m| m as f32).collect(),
+        var: squares.iter().map(|&s| (s / cells as f64) as f32).collect(),
+    }
+}
+
+simd_entry! {
+    /// Mean and sum of squared deviations of a block.
+    ///
+    /// # Safety
+    /// `x` is valid for `cells` rows of `channels`, `mean` and `squares` for one.
+    unsafe fn block_moments(
+        x: *const f32,
+        cells: usize,
+        channels: usize,
+        mean: *mut f32,
+        squares: *mut f32,
+    ) = block_moments_at
+}
+
+/// # Safety
+/// As [`Simd`] and [`block_moments`].
+#[inline(always)]
+unsafe fn block_moments_at<S: Simd>(
+    x: *const f32,
+    cells: usize,
+    channels: usize,
+    mean: *mut f32,
+    squares: *mut f32,
+) {
+    // SAFETY: passed on; the last channels are masked.
+    unsafe {
+        let share = S::splat(1.0 / cells as f32);
+        for c in (0..channels).step_by(S::LANES) {
+            let n = channels - c;
+            let load = |cell: usize| {
+                let from = x.add(cell * channels + c);
+                if n >= S::LANES {
+                    S::load(from)
+                } else {
+                    S::load_first(from, n)
+                }
+            };
+            let mut sum = S::splat(0.0);
+            for cell in 0..cells {
+                sum = S::add(sum, load(cell));
+            }
+            let middle = S::mul(sum, share);
+            let mut square = S::splat(0.0);
+            for cell in 0..cells {
+                let off = S::sub(load(cell), middle);
+                square = S::mul_add(off, off, square);
+            }
+            let n = n.min(S::LANES);
+            S::store_first(mean.add(c), middle, n);
+            S::store_first(squares.add(c), square, n);
+        }
+    }
+}
+
+/// `y = relu?(x * scale + shift + residual?)`, `scale` and `shift` one a channel.
+pub(crate) fn apply(
+    level: Level,
+    x: &[f32],
+    [scale, shift]: [&[f32]; 2],
+    residual: Option<&[f32]>,
+    relu: bool,
+    y: Shared,
+) {
+    let channels = scale.len();
+    assert!(shift.len() == channels && y.len() == x.len());
+    assert!(residual.is_none_or(|r| r.len() == x.len()));
+    let block = block_cells(channels) * channels;
+    (0..x.len().div_ceil(block))
+        .into_par_iter()
+        .for_each(|task| {
+            let start = task * block;
+            let len = block.min(x.len() - start);
+            let residual = residual.map_or(std::ptr::null(), |r| r[start..start + len].as_ptr());
+            // SAFETY: the block belongs to this task alone; extents were checked.
+            unsafe {
+                let (x, y) = (x[start..start + len].as_ptr(), y.at(start));
+                let (scale, shift) = (scale.as_ptr(), shift.as_ptr());
+                let extent = [len / channels, channels];
+                apply_block(level, x, extent, [scale, shift], residual, relu, y);
+            }
+        });
+}
+
+simd_entry! {
+    /// # Safety
+    /// Maps are valid for `[cells, channels]`, `residual` may be null.
+    unsafe fn apply_block(
+        x: *const f32,
+        extent: [usize; 2],
+        affine: [*const f32; 2],
+        residual: *const f32,
+        relu: bool,
+        y: *mut f32,
+    ) = apply_block_at
+}
+
+/// # Safety
+/// As [`Simd`] and [`apply_block`].
+#[inline(always)]
+unsafe fn apply_block_at<S: Simd>(
+    x: *const f32,
+    [cells, channels]: [usize; 2],
+    [scale, shift]: [*const f32; 2],
+    residual: *const f32,
+    relu: bool,
+    y: *mut f32,
+) {
+    // SAFETY: passed on; the last channels are masked.
+    unsafe {
+        let whole = channels / S::LANES * S::LANES;
+        for cell in 0..cells {
+            let at = cell * channels;
+            let one = |c: usize, n: usize| {
+                let load = |from: *const f32| {
+                    if n >= S::LANES {
+                        S::load(from)
+                    } else {
+                        S::load_first(from, n)
+                    }
+                };
+                let mut v = S::mul_add(load(x.add(at + c)), load(scale.add(c)), load(shift.add(c)));
+                if !residual.is_null() {
+                    v = S::add(v, load(residual.add(at + c)));
+                }
+                if relu {
+                    v = S::relu(v);
+                }
+                if n >= S::LANES {
+                    S::store(y.add(at + c), v);
+                } else {
+                    S::store_first(y.add(at + c), v, n);
+                }
+            };
+            for c in (0..whole).step_by(S::LANES) {
+                one(c, S::LANES);
+            }
+            if whole < channels {
+                one(whole, channels - whole);
+            }
+        }
+    }
+}
+
+/// Sums over the cells that the backward pass needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Sums {
+    /// `Σ g`.
+    pub(crate) g: Vec<f64>,
+    /// `Σ g (x − mean)`.
+    pub(crate) gx: Vec<f64>,
+}
+
+/// Sums of `g = dy` (where `y > 0`, if given) and of `g (x - mean)`, by channel.
+///
+/// With `write`, `g` is written there; it may be `dy`'s own memory.
+pub(crate) fn gradient_sums(
+    level: Level,
+    dy: Shared,
+    y: Option<&[f32]>,
+    centred: Option<(&[f32], &[f32])>,
+    channels: usize,
+    write: Option<Shared>,
+) -> Sums {
+    assert!(y.is_none_or(|y| y.len() == dy.len()));
+    assert!(centred.is_none_or(|(x, mean)| x.len() == dy.len() && mean.len() == channels));
+    assert!(write.is_none_or(|w| w.len() == dy.len()));
+    let block = block_cells(channels) * channels;
+    let mut partial = vec![0.0f32; dy.len().div_ceil(block) * 2 * channels];
+    partial
+        .par_chunks_mut(2 * channels)
+        .enumerate()
+        .for_each(|(task, partial)| {
+            let start = task * block;
+            let len = block.min(dy.len() - start);
+            let part = |map: &[f32]| map[start..start + len].as_ptr();
+            let (g, gx) = partial.split_at_mut(channels);
+            // SAFETY: the block belongs to this task alone; extents were checked.
+            unsafe {
+                let maps = GradientMaps {
+                    dy: dy.at(start),
+                    y: y.map_or(std::ptr::null(), part),
+                    x: centred.map_or(std::ptr::null(), |(x, _)| part(x)),
+                    mean: centred.map_or(std::ptr::null(), |(_, mean)| mean.as_ptr()),
+                    write: write.map_or(std::ptr::null_mut(), |w| w.at(start)),
+                };
+                let extent = [len / channels, channels];
+                sum_block(level, &maps, extent, g.as_mut_ptr(), gx.as_mut_ptr());
+            }
+        });
+    let mut sums = Sums {
+        g: vec![0.0; channels],
+        gx: vec![0.0; channels],
+    };
+    for partial in partial.chunks_exact(2 * channels) {
+        let (g, gx) = partial.split_at(channels);
+        for c in 0..channels {
+            sums.g[c] += f64::from(g[c]);
+            sums.gx[c] += f64::from(gx[c]);
+        }
+    }
+    sums
+}
+
+/// Maps of one block; all but `dy` may be null.
+struct GradientMaps {
+    dy: *const f32,
+    y: *const f32,
+    x: *const f32,
+    mean: *const f32,
+    write: *mut f32,
+}
+
+simd_entry! {
+    /// # Safety
+    /// Maps are valid for `[cells, channels]`, `g` and `gx` for `channels`.
+    unsafe fn sum_block(
+        maps: &GradientMaps,
+        extent: [usize; 2],
+        g: *mut f32,
+        gx: *mut f32,
+    ) = sum_block_at
+}
+
+/// # Safety
+/// As [`Simd`] and [`sum_block`].
+#[inline(always)]
+unsafe fn sum_block_at<S: Simd>(
+    maps: &GradientMaps,
+    [cells, channels]: [usize; 2],
+    g_out: *mut f32,
+    gx_out: *mut f32,
+) {
+    // SAFETY: passed on; the last channels are masked.
+    unsafe {
+        for c in (0..channels).step_by(S::LANES) {
+            let n = (channels - c).min(S::LANES);
+            let load = |from: *const f32| {
+                if n == S::LANES {
+                    S::load(from)
+                } else {
+                    S::load_first(from, n)
+                }
+            };
+            let (mut g_sum, mut gx_sum) = (S::splat(0.0), S::splat(0.0));
+            let mean = if maps.x.is_null() {
+                S::splat(0.0)
+            } else {
+                load(maps.mean.add(c))
+            };
+            for cell in 0..cells {
+                let at = cell * channels + c;
+                let mut g = load(maps.dy.add(at));
+                if !maps.y.is_null() {
+                    g = S::gate(g, load(maps.y.add(at)));
+                }
+                g_sum = S::add(g_sum, g);
+                if !maps.x.is_null() {
+                    gx_sum = S::mul_add(g, S::sub(load(maps.x.add(at)), mean), gx_sum);
+                }
+                if !maps.write.is_null() {
+                    S::store_first(maps.write.add(at), g, n);
+                }
+            }
+            S::store_first(g_out.add(c), g_sum, n);
+            S::store_first(gx_out.add(c), gx_sum, n);
+        }
+    }
+}
+
+/// `dx = a g + b x + c` with `g = dy` where `y > 0` (if given); the factors one a channel.
+///
+/// `dx` may be `dy`'s own memory.
+pub(crate) fn input_gradient(
+    level: Level,
+    dy: Shared,
+    y: Option<&[f32]>,
+    x: &[f32],
+    [a, b, c]: [&[f32]; 3],
+    dx: Shared,
+) {
+    let channels = a.len();
+    assert!(b.len() == channels && c.len() == channels);
+    assert!(x.len() == dy.len() && dx.len() == dy.len());
+    assert!(y.is_none_or(|y| y.len() == dy.len()));
+    let block = block_cells(channels) * channels;
+    (0..dy.len().div_ceil(block))
+        .into_par_iter()
+        .for_each(|task| {
+            let start = task * block;
+            let len = block.min(dy.len() - start);
+            let part = |map: &[f32]| map[start..start + len].as_ptr();
+            // SAFETY: the block belongs to this task alone; extents were checked.
+            unsafe {
+                let maps = [
+                    dy.at(start).cast_const(),
+                    y.map_or(std::ptr::null(), part),
+                    part(x),
+                ];
+                let factors = [a.as_ptr(), b.as_ptr(), c.as_ptr()];
+                gradient_block(
+                    level,
+                    maps,
+                    [len / channels, channels],
+                    factors,
+                    dx.at(start),
+                );
+            }
+        });
+}
+
+simd_entry! {
+    /// # Safety
+    /// Maps (the second may be null) are valid for `[cells, channels]`, factors for `channels`.
+    unsafe fn gradient_block(
+        maps: [*const f32; 3],
+        extent: [usize; 2],
+        factors: [*const f32; 3],
+        dx: *mut f32,
+    ) = gradient_block_at
+}
+
+/// # Safety
+/// As [`Simd`] and [`gradient_block`].
+#[inline(always)]
+unsafe fn gradient_block_at<S: Simd>(
+    [dy, y, x]: [*const f32; 3],
+    [cells, channels]: [usize; 2],
+    [a, b, c]: [*const f32; 3],
+    dx: *mut f32,
+) {
+    // SAFETY: passed on; the last channels are masked.
+    unsafe {
+        for cell in 0..cells {
+            for channel in (0..channels).step_by(S::LANES) {
+                let n = (channels - channel).min(S::LANES);
+                let load = |from: *const f32| {
+                    if n == S::LANES {
+                        S::load(from)
+                    } else {
+                        S::load_first(from, n)
+                    }
+                };
+                let at = cell * channels + channel;
+                let mut g = load(dy.add(at));
+                if !y.is_null() {
+                    g = S::gate(g, load(y.add(at)));
+                }
+                let rest = S::mul_add(load(b.add(channel)), load(x.add(at)), load(c.add(channel)));
+                let value = S::mul_add(load(a.add(channel)), g, rest);
+                if n == S::LANES {
+                    S::store(dx.add(at), value);
+                } else {
+                    S::store_first(dx.add(at), value, n);
+                }
+            }
+        }
+    }
+}
