@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 
 use clap::{Parser, Subcommand};
 
+pub mod bench;
 pub mod config;
 pub mod eval;
 pub mod job;
@@ -62,6 +63,9 @@ pub enum Command {
     /// Look at the models of a configuration.
     #[command(subcommand)]
     Model(model::ModelCommand),
+    /// Time the training step and its operations.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
 }
 
 impl Cli {
@@ -89,6 +93,7 @@ pub fn run(cli: Cli) -> anyhow::Result<i32> {
         Some(Command::Plugin(command)) => plugin::run(&command),
         Some(Command::Config(command)) => config::run(&command),
         Some(Command::Model(command)) => model::run(&command),
+        Some(Command::Bench(command)) => bench::run(&command),
     }
 }
 

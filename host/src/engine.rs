@@ -5,6 +5,7 @@
 
 pub mod arm;
 mod assemble;
+pub mod bench;
 pub mod checkpoint;
 pub mod ema;
 pub mod environment;
@@ -130,6 +131,14 @@ pub enum EngineError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
+        reason: String,
+    },
+    /// A reference case of the speed bench cannot be used.
+    #[error("reference case `{}`: {reason}", path.display())]
+    Case {
+        /// `case.json`.
+        path: PathBuf,
+        /// What is wrong and what is expected.
         reason: String,
     },
     /// The training set has no full batch.

@@ -98,6 +98,7 @@ fn of_engine(error: &EngineError) -> Option<i32> {
         | EngineError::Eval(_)
         | EngineError::Classes { .. }
         | EngineError::NotExported { .. }
+        | EngineError::Case { .. }
         | EngineError::Result { .. } => DATA,
         EngineError::Gradient(_)
         | EngineError::Interrupt(_)

@@ -21,7 +21,6 @@ use super::lr_schedule::LrSchedule;
 use super::optim::{Algorithm, Optimizer, ParamGroups};
 use super::step::Learner;
 use super::teacher::Teacher;
-use super::train::Run;
 use super::weights::ModelWeights;
 
 /// What `environment.json` says of the plugin.
@@ -36,26 +35,25 @@ pub(super) fn plugin_facts(library: &Library, config: &Config) -> PluginFacts {
 
 /// Everything a step needs, at its start.
 pub(super) fn learner(
-    run: &Run<'_>,
+    label: &str,
+    config: &Config,
+    library: Option<&Arc<Library>>,
     detector: Arc<dyn Detector>,
     teacher: Option<Teacher>,
-    total_steps: u64,
-    steps_per_epoch: u64,
+    [total_steps, steps_per_epoch]: [u64; 2],
 ) -> Result<Learner, EngineError> {
-    let config = run.config;
     let train = &config.train;
     let mut state = model::initial_state(detector.as_ref(), config.seed);
     if !config.student.weights.as_os_str().is_empty() {
         let file = StateDict::load(&config.student.weights)?;
         let report = model::weights::load_into(&mut state, detector.as_ref(), &file)?;
         info!(
-            "{}: weights from `{}`: {report}",
-            run.label,
+            "{label}: weights from `{}`: {report}",
             config.student.weights.display()
         );
     }
     let weights = ModelWeights::from_state(detector.as_ref(), &state)?;
-    let distiller = match &run.library {
+    let distiller = match library {
         None => None,
         Some(library) => {
             let call = CallInfo {

@@ -52,9 +52,9 @@ pub struct JobReport {
 }
 
 /// A plugin with the method that was chosen.
-struct Chosen {
-    library: Arc<Library>,
-    manifest: MethodManifest,
+pub(super) struct Chosen {
+    pub(super) library: Arc<Library>,
+    pub(super) manifest: MethodManifest,
 }
 
 /// Runs the job.
@@ -126,7 +126,7 @@ pub fn run(
     })
 }
 
-fn choose(config: &DistillConfig) -> Result<Option<Chosen>, EngineError> {
+pub(super) fn choose(config: &DistillConfig) -> Result<Option<Chosen>, EngineError> {
     if config.plugin == DistillConfig::NO_PLUGIN {
         return Ok(None);
     }

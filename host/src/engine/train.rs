@@ -176,11 +176,12 @@ impl<'a> Session<'a> {
 
         let teacher = run.teacher.take();
         let mut learner = learner(
-            &run,
+            run.label,
+            config,
+            run.library.as_ref(),
             Arc::clone(&detector),
             teacher,
-            total_steps,
-            steps_per_epoch,
+            [total_steps, steps_per_epoch],
         )?;
         let plugin_hash = run.library.as_ref().map(|l| l.sha256().to_owned());
         let mut at = Progress {
