@@ -9,6 +9,7 @@
     reason = "vector instructions, and tasks that write disjoint parts of one output"
 )]
 
+pub mod allocator;
 pub mod conv;
 mod flex;
 pub mod focal;

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use kdhost::cli::{self, Cli, report, telemetry};
 use kdhost::exit_code;
+use kdhost::kernels::allocator::KeepLarge;
+use mimalloc::MiMalloc;
 
-// Activations of hundreds of megabytes come and go every step; glibc hands them back to the kernel
-// each time and pays for fresh pages.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: KeepLarge<MiMalloc> = KeepLarge::new(MiMalloc);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

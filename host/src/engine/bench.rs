@@ -32,7 +32,11 @@ pub struct StepBench {
 }
 
 enum Source {
-    Loader { loader: Loader, batches: Epoch, epoch: u64 },
+    Loader {
+        loader: Loader,
+        batches: Epoch,
+        epoch: u64,
+    },
     /// The same batch again and again.
     Fixed(Batch),
 }
@@ -84,7 +88,14 @@ impl StepBench {
         let loader = Loader::new(datasets.train, options)?;
         let per_epoch = loader.batches_per_epoch() as u64;
         let library = chosen.as_ref().map(|chosen| &chosen.library);
-        let learner = learner("bench", config, library, student, teacher, [TOTAL_STEPS, per_epoch])?;
+        let learner = learner(
+            "bench",
+            config,
+            library,
+            student,
+            teacher,
+            [TOTAL_STEPS, per_epoch],
+        )?;
         Ok(StepBench {
             learner,
             source: Source::Loader {
@@ -126,7 +137,14 @@ impl StepBench {
         let config = case.config();
         let detector: Arc<dyn Detector> =
             Arc::from(model::build(&config.student, case.num_classes)?);
-        let mut learner = learner("bench", &config, None, Arc::clone(&detector), None, [TOTAL_STEPS, 1])?;
+        let mut learner = learner(
+            "bench",
+            &config,
+            None,
+            Arc::clone(&detector),
+            None,
+            [TOTAL_STEPS, 1],
+        )?;
         let mut state = learner.weights.to_state();
         model::weights::load_into(&mut state, detector.as_ref(), &file)?.strict()?;
         learner.weights = ModelWeights::from_state(detector.as_ref(), &state)?;

@@ -75,6 +75,29 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// The first `n` lanes, at most all; the others are 0.
     unsafe fn load_first(from: *const f32, n: usize) -> Self::V;
     unsafe fn store_first(to: *mut f32, v: Self::V, n: usize);
+    /// As many of `n` floats as fit; the other lanes are 0.
+    #[inline(always)]
+    unsafe fn load_upto(from: *const f32, n: usize) -> Self::V {
+        // SAFETY: passed on.
+        unsafe {
+            if n >= Self::LANES {
+                Self::load(from)
+            } else {
+                Self::load_first(from, n)
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_upto(to: *mut f32, v: Self::V, n: usize) {
+        // SAFETY: passed on.
+        unsafe {
+            if n >= Self::LANES {
+                Self::store(to, v);
+            } else {
+                Self::store_first(to, v, n);
+            }
+        }
+    }
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;

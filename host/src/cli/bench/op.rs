@@ -152,7 +152,12 @@ impl Op {
                 Box::new(move || ops::conv2d(&x, weight.clone().reshape(shape), None, options))
             }
             Spec::BatchNorm { x } => {
-                let parameter = || random(1, x[1], true).reshape([x[1]]);
+                let parameter = || {
+                    random(1, x[1], false)
+                        .reshape([x[1]])
+                        .autodiff()
+                        .require_grad()
+                };
                 let (gamma, beta) = (parameter(), parameter());
                 let x = maps(x, true);
                 Box::new(move || {

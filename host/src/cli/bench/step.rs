@@ -10,7 +10,7 @@ use super::{follow, json, median};
 use crate::cli::print;
 use crate::cli::source::RunSourceArgs;
 use crate::engine::bench::StepBench;
-use crate::engine::memory::MemoryUsage;
+use crate::engine::memory::{self, MemoryUsage};
 use crate::engine::step::{StepReport, StepTimes};
 use crate::exit_code;
 
@@ -83,10 +83,14 @@ pub fn run(args: &StepArgs) -> anyhow::Result<i32> {
         Some(folder) => StepBench::of_reference(folder)?,
         None => StepBench::of_config(&args.source.resolve()?.config)?,
     };
+    // Loading is over: the peak is that of the steps. Where the kernel refuses, it is the process's.
+    let _ = memory::reset_peak();
     if args.follow {
         print(&json(&Ready { ready: true }))?;
         follow(|_| Ok(json(&answer(&bench.run()?))))?;
-        print(&json(&Peak { peak_mib: peak_mib() }))?;
+        print(&json(&Peak {
+            peak_mib: peak_mib(),
+        }))?;
         return Ok(exit_code::OK);
     }
     for _ in 0..args.warmup {
@@ -97,7 +101,11 @@ pub fn run(args: &StepArgs) -> anyhow::Result<i32> {
         times.push(bench.run()?.times);
     }
     let summary = summarize(&times, bench.batch_size());
-    print(&if args.json { json(&summary) } else { render(&summary) })?;
+    print(&if args.json {
+        json(&summary)
+    } else {
+        render(&summary)
+    })?;
     Ok(exit_code::OK)
 }
 
@@ -144,7 +152,11 @@ fn render(summary: &Summary) -> String {
         let share = format!("{:.1} %", 100.0 * ms / summary.total_ms);
         table.add_row([name.clone(), format!("{ms:.2}"), share]);
     }
-    table.add_row(["step".into(), format!("{:.2}", summary.total_ms), String::new()]);
+    table.add_row([
+        "step".into(),
+        format!("{:.2}", summary.total_ms),
+        String::new(),
+    ]);
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }

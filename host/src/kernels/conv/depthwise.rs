@@ -192,29 +192,19 @@ unsafe fn cell_sum_at<S: Simd>(
     // SAFETY: passed on; the last channels are masked.
     unsafe {
         for c in (0..channels).step_by(S::LANES) {
-            let n = (channels - c).min(S::LANES);
-            let load = |from: *const f32| {
-                if n == S::LANES {
-                    S::load(from)
-                } else {
-                    S::load_first(from, n)
-                }
-            };
+            let n = channels - c;
             let mut sum = if bias.is_null() {
                 S::splat(0.0)
             } else {
-                load(bias.add(c))
+                S::load_upto(bias.add(c), n)
             };
             for &(cell, tap) in &taps.inside {
-                let x = load(image.as_ptr().add(cell * channels + c));
-                sum = S::mul_add(x, load(weight.as_ptr().add(tap * channels + c)), sum);
+                let x = S::load_upto(image.as_ptr().add(cell * channels + c), n);
+                let w = S::load_upto(weight.as_ptr().add(tap * channels + c), n);
+                sum = S::mul_add(x, w, sum);
             }
             let sum = if relu { S::relu(sum) } else { sum };
-            if n == S::LANES {
-                S::store(out.add(c), sum);
-            } else {
-                S::store_first(out.add(c), sum, n);
-            }
+            S::store_upto(out.add(c), sum, n);
         }
     }
 }
@@ -290,17 +280,11 @@ unsafe fn add_products_at<S: Simd>(taps: &Taps, image: &[f32], upstream: &[f32],
         // SAFETY: three rows of `channels`; the last channels are masked.
         unsafe {
             for c in (0..channels).step_by(S::LANES) {
-                let n = (channels - c).min(S::LANES);
-                let load = |from: &[f32]| {
-                    let from = from.as_ptr().add(c);
-                    if n == S::LANES {
-                        S::load(from)
-                    } else {
-                        S::load_first(from, n)
-                    }
-                };
-                let sum = S::mul_add(load(x), load(upstream), load(sums));
-                S::store_first(sums.as_mut_ptr().add(c), sum, n);
+                let n = channels - c;
+                let (x, g) = (x.as_ptr().add(c), upstream.as_ptr().add(c));
+                let sum = S::load_upto(sums.as_ptr().add(c), n);
+                let sum = S::mul_add(S::load_upto(x, n), S::load_upto(g, n), sum);
+                S::store_upto(sums.as_mut_ptr().add(c), sum, n);
             }
         }
     }

@@ -140,6 +140,16 @@ unsafe fn to_weight<S: Simd>(p: [S::V; 6]) -> [S::V; 3] {
     }
 }
 
+/// One column of a small matrix of vectors.
+#[inline(always)]
+fn column_of<V: Copy, const W: usize, const H: usize>(rows: &[[V; W]; H], column: usize) -> [V; H] {
+    let mut out = [rows[0][column]; H];
+    for (out, row) in out.iter_mut().zip(rows) {
+        *out = row[column];
+    }
+    out
+}
+
 /// Pointers to the cells `(y0.., x0..)` of a map, `zeros` where there is none.
 #[inline(always)]
 fn cells_of<const N: usize>(
@@ -225,21 +235,20 @@ unsafe fn input_places_at<S: Simd>(
     unsafe {
         for c in (0..channels).step_by(S::LANES) {
             let n = channels - c;
-            let load = |cell: *const f32| {
-                if n >= S::LANES {
-                    S::load(cell.add(c))
-                } else {
-                    S::load_first(cell.add(c), n)
-                }
-            };
             let mut rows = [[S::splat(0.0); 6]; 6];
             for (row, cells) in rows.iter_mut().zip(cells) {
-                let [a, b, c, d, e, f] = *cells;
-                *row = of_input::<S>([load(a), load(b), load(c), load(d), load(e), load(f)]);
+                let [x0, x1, x2, x3, x4, x5] = *cells;
+                *row = of_input::<S>([
+                    S::load_upto(x0.add(c), n),
+                    S::load_upto(x1.add(c), n),
+                    S::load_upto(x2.add(c), n),
+                    S::load_upto(x3.add(c), n),
+                    S::load_upto(x4.add(c), n),
+                    S::load_upto(x5.add(c), n),
+                ]);
             }
             for column in 0..6 {
-                let [a, b, c0, d, e, f] = rows.map(|row| row[column]);
-                let out = of_input::<S>([a, b, c0, d, e, f]);
+                let out = of_input::<S>(column_of(&rows, column));
                 for (row, value) in out.into_iter().enumerate() {
                     S::store(places.add((row * 6 + column) * stride + c), value);
                 }
@@ -291,20 +300,18 @@ unsafe fn gradient_places_at<S: Simd>(
     unsafe {
         for c in (0..channels).step_by(S::LANES) {
             let n = channels - c;
-            let load = |cell: *const f32| {
-                if n >= S::LANES {
-                    S::load(cell.add(c))
-                } else {
-                    S::load_first(cell.add(c), n)
-                }
-            };
             let mut rows = [[S::splat(0.0); 6]; 4];
             for (row, cells) in rows.iter_mut().zip(cells) {
-                let [a, b, c, d] = *cells;
-                *row = of_gradient::<S>([load(a), load(b), load(c), load(d)]);
+                let [x0, x1, x2, x3] = *cells;
+                *row = of_gradient::<S>([
+                    S::load_upto(x0.add(c), n),
+                    S::load_upto(x1.add(c), n),
+                    S::load_upto(x2.add(c), n),
+                    S::load_upto(x3.add(c), n),
+                ]);
             }
             for column in 0..6 {
-                let out = of_gradient::<S>(rows.map(|row| row[column]));
+                let out = of_gradient::<S>(column_of(&rows, column));
                 for (row, value) in out.into_iter().enumerate() {
                     S::store(places.add((row * 6 + column) * stride + c), value);
                 }
@@ -387,27 +394,28 @@ unsafe fn output_cells_at<S: Simd>(
             let n = to.channels - c;
             let start = if bias.is_null() {
                 S::splat(0.0)
-            } else if n >= S::LANES {
-                S::load(bias.add(c))
             } else {
-                S::load_first(bias.add(c), n)
+                S::load_upto(bias.add(c), n)
             };
             let mut rows = [[S::splat(0.0); 4]; 6];
             for (i, row) in rows.iter_mut().enumerate() {
-                let load = |j: usize| S::load(places.add((i * 6 + j) * stride + c));
-                *row = of_output::<S>([load(0), load(1), load(2), load(3), load(4), load(5)]);
+                let from = places.add(i * 6 * stride + c);
+                *row = of_output::<S>([
+                    S::load(from),
+                    S::load(from.add(stride)),
+                    S::load(from.add(2 * stride)),
+                    S::load(from.add(3 * stride)),
+                    S::load(from.add(4 * stride)),
+                    S::load(from.add(5 * stride)),
+                ]);
             }
             for column in 0..to.w {
-                let out = of_output::<S>(rows.map(|row| row[column]));
+                let out = of_output::<S>(column_of(&rows, column));
                 for (row, value) in out.into_iter().enumerate().take(to.h) {
                     let value = S::add(value, start);
                     let value = if relu { S::relu(value) } else { value };
                     let cell = to.first.add(row * to.row + column * to.pitch + c);
-                    if n >= S::LANES {
-                        S::store(cell, value);
-                    } else {
-                        S::store_first(cell, value, n);
-                    }
+                    S::store_upto(cell, value, n);
                 }
             }
         }
@@ -433,13 +441,13 @@ unsafe fn weight_places_at<S: Simd>(taps: &[[f32; PANEL]; 9], to: *mut f32, stri
     // SAFETY: passed on; a panel is a whole number of vectors.
     unsafe {
         for c in (0..PANEL).step_by(S::LANES) {
-            let load = |tap: usize| S::load(taps[tap].as_ptr().add(c));
             let mut rows = [[S::splat(0.0); 6]; 3];
             for (i, row) in rows.iter_mut().enumerate() {
-                *row = of_weight::<S>([load(i * 3), load(i * 3 + 1), load(i * 3 + 2)]);
+                let [a, b, d] = [0, 1, 2].map(|j| taps[i * 3 + j].as_ptr());
+                *row = of_weight::<S>([S::load(a.add(c)), S::load(b.add(c)), S::load(d.add(c))]);
             }
             for column in 0..6 {
-                let out = of_weight::<S>(rows.map(|row| row[column]));
+                let out = of_weight::<S>(column_of(&rows, column));
                 for (row, value) in out.into_iter().enumerate() {
                     S::store(to.add((row * 6 + column) * stride + c), value);
                 }
@@ -482,12 +490,19 @@ unsafe fn weight_sums_at<S: Simd>(sums: *const f32, stride: usize, channels: usi
         for c in (0..channels).step_by(S::LANES) {
             let mut rows = [[S::splat(0.0); 3]; 6];
             for (i, row) in rows.iter_mut().enumerate() {
-                let load = |j: usize| S::load(sums.add((i * 6 + j) * stride + c));
-                *row = to_weight::<S>([load(0), load(1), load(2), load(3), load(4), load(5)]);
+                let from = sums.add(i * 6 * stride + c);
+                *row = to_weight::<S>([
+                    S::load(from),
+                    S::load(from.add(stride)),
+                    S::load(from.add(2 * stride)),
+                    S::load(from.add(3 * stride)),
+                    S::load(from.add(4 * stride)),
+                    S::load(from.add(5 * stride)),
+                ]);
             }
             let mut taps = [[0.0f32; 16]; 9];
             for column in 0..3 {
-                let out = to_weight::<S>(rows.map(|row| row[column]));
+                let out = to_weight::<S>(column_of(&rows, column));
                 for (row, value) in out.into_iter().enumerate() {
                     S::store(taps[row * 3 + column].as_mut_ptr(), value);
                 }

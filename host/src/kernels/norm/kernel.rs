@@ -92,30 +92,33 @@ unsafe fn block_moments_at<S: Simd>(
 ) {
     // SAFETY: passed on; the last channels are masked.
     unsafe {
+        // Row by row, as the map lies in memory; the sums stay in the first-level cache.
+        for c in (0..channels).step_by(S::LANES) {
+            S::store_upto(mean.add(c), S::splat(0.0), channels - c);
+            S::store_upto(squares.add(c), S::splat(0.0), channels - c);
+        }
+        for cell in 0..cells {
+            let row = x.add(cell * channels);
+            for c in (0..channels).step_by(S::LANES) {
+                let n = channels - c;
+                let sum = S::add(S::load_upto(mean.add(c), n), S::load_upto(row.add(c), n));
+                S::store_upto(mean.add(c), sum, n);
+            }
+        }
         let share = S::splat(1.0 / cells as f32);
         for c in (0..channels).step_by(S::LANES) {
             let n = channels - c;
-            let load = |cell: usize| {
-                let from = x.add(cell * channels + c);
-                if n >= S::LANES {
-                    S::load(from)
-                } else {
-                    S::load_first(from, n)
-                }
-            };
-            let mut sum = S::splat(0.0);
-            for cell in 0..cells {
-                sum = S::add(sum, load(cell));
+            let middle = S::mul(S::load_upto(mean.add(c), n), share);
+            S::store_upto(mean.add(c), middle, n);
+        }
+        for cell in 0..cells {
+            let row = x.add(cell * channels);
+            for c in (0..channels).step_by(S::LANES) {
+                let n = channels - c;
+                let off = S::sub(S::load_upto(row.add(c), n), S::load_upto(mean.add(c), n));
+                let square = S::mul_add(off, off, S::load_upto(squares.add(c), n));
+                S::store_upto(squares.add(c), square, n);
             }
-            let middle = S::mul(sum, share);
-            let mut square = S::splat(0.0);
-            for cell in 0..cells {
-                let off = S::sub(load(cell), middle);
-                square = S::mul_add(off, off, square);
-            }
-            let n = n.min(S::LANES);
-            S::store_first(mean.add(c), middle, n);
-            S::store_first(squares.add(c), square, n);
         }
     }
 }
@@ -175,35 +178,19 @@ unsafe fn apply_block_at<S: Simd>(
 ) {
     // SAFETY: passed on; the last channels are masked.
     unsafe {
-        let whole = channels / S::LANES * S::LANES;
         for cell in 0..cells {
             let at = cell * channels;
-            let one = |c: usize, n: usize| {
-                let load = |from: *const f32| {
-                    if n >= S::LANES {
-                        S::load(from)
-                    } else {
-                        S::load_first(from, n)
-                    }
-                };
-                let mut v = S::mul_add(load(x.add(at + c)), load(scale.add(c)), load(shift.add(c)));
+            for c in (0..channels).step_by(S::LANES) {
+                let n = channels - c;
+                let (scale, shift) = (S::load_upto(scale.add(c), n), S::load_upto(shift.add(c), n));
+                let mut v = S::mul_add(S::load_upto(x.add(at + c), n), scale, shift);
                 if !residual.is_null() {
-                    v = S::add(v, load(residual.add(at + c)));
+                    v = S::add(v, S::load_upto(residual.add(at + c), n));
                 }
                 if relu {
                     v = S::relu(v);
                 }
-                if n >= S::LANES {
-                    S::store(y.add(at + c), v);
-                } else {
-                    S::store_first(y.add(at + c), v, n);
-                }
-            };
-            for c in (0..whole).step_by(S::LANES) {
-                one(c, S::LANES);
-            }
-            if whole < channels {
-                one(whole, channels - whole);
+                S::store_upto(y.add(at + c), v, n);
             }
         }
     }
@@ -301,36 +288,29 @@ unsafe fn sum_block_at<S: Simd>(
     // SAFETY: passed on; the last channels are masked.
     unsafe {
         for c in (0..channels).step_by(S::LANES) {
-            let n = (channels - c).min(S::LANES);
-            let load = |from: *const f32| {
-                if n == S::LANES {
-                    S::load(from)
-                } else {
-                    S::load_first(from, n)
-                }
-            };
-            let (mut g_sum, mut gx_sum) = (S::splat(0.0), S::splat(0.0));
-            let mean = if maps.x.is_null() {
-                S::splat(0.0)
-            } else {
-                load(maps.mean.add(c))
-            };
-            for cell in 0..cells {
+            S::store_upto(g_out.add(c), S::splat(0.0), channels - c);
+            S::store_upto(gx_out.add(c), S::splat(0.0), channels - c);
+        }
+        for cell in 0..cells {
+            for c in (0..channels).step_by(S::LANES) {
+                let n = channels - c;
                 let at = cell * channels + c;
-                let mut g = load(maps.dy.add(at));
+                let mut g = S::load_upto(maps.dy.add(at), n);
                 if !maps.y.is_null() {
-                    g = S::gate(g, load(maps.y.add(at)));
+                    g = S::gate(g, S::load_upto(maps.y.add(at), n));
                 }
-                g_sum = S::add(g_sum, g);
+                let sum = S::add(S::load_upto(g_out.add(c), n), g);
+                S::store_upto(g_out.add(c), sum, n);
                 if !maps.x.is_null() {
-                    gx_sum = S::mul_add(g, S::sub(load(maps.x.add(at)), mean), gx_sum);
+                    let mean = S::load_upto(maps.mean.add(c), n);
+                    let off = S::sub(S::load_upto(maps.x.add(at), n), mean);
+                    let sum = S::mul_add(g, off, S::load_upto(gx_out.add(c), n));
+                    S::store_upto(gx_out.add(c), sum, n);
                 }
                 if !maps.write.is_null() {
-                    S::store_first(maps.write.add(at), g, n);
+                    S::store_upto(maps.write.add(at), g, n);
                 }
             }
-            S::store_first(g_out.add(c), g_sum, n);
-            S::store_first(gx_out.add(c), gx_sum, n);
         }
     }
 }
@@ -400,26 +380,19 @@ unsafe fn gradient_block_at<S: Simd>(
     unsafe {
         for cell in 0..cells {
             for channel in (0..channels).step_by(S::LANES) {
-                let n = (channels - channel).min(S::LANES);
-                let load = |from: *const f32| {
-                    if n == S::LANES {
-                        S::load(from)
-                    } else {
-                        S::load_first(from, n)
-                    }
-                };
+                let n = channels - channel;
                 let at = cell * channels + channel;
-                let mut g = load(dy.add(at));
+                let mut g = S::load_upto(dy.add(at), n);
                 if !y.is_null() {
-                    g = S::gate(g, load(y.add(at)));
+                    g = S::gate(g, S::load_upto(y.add(at), n));
                 }
-                let rest = S::mul_add(load(b.add(channel)), load(x.add(at)), load(c.add(channel)));
-                let value = S::mul_add(load(a.add(channel)), g, rest);
-                if n == S::LANES {
-                    S::store(dx.add(at), value);
-                } else {
-                    S::store_first(dx.add(at), value, n);
-                }
+                let (b, c) = (
+                    S::load_upto(b.add(channel), n),
+                    S::load_upto(c.add(channel), n),
+                );
+                let rest = S::mul_add(b, S::load_upto(x.add(at), n), c);
+                let value = S::mul_add(S::load_upto(a.add(channel), n), g, rest);
+                S::store_upto(dx.add(at), value, n);
             }
         }
     }
