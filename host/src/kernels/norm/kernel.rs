@@ -108,14 +108,17 @@ unsafe fn block_moments_at<S: Simd>(
                 sum = S::add(sum, load(cell));
             }
             let middle = S::mul(sum, share);
-            let mut square = S::splat(0.0);
+            // What the first sum lost to rounding is left in the sum of the deviations.
+            let (mut rest, mut square) = (S::splat(0.0), S::splat(0.0));
             for cell in 0..cells {
                 let off = S::sub(load(cell), middle);
+                rest = S::add(rest, off);
                 square = S::mul_add(off, off, square);
             }
+            let off = S::mul(rest, share);
             let n = n.min(S::LANES);
-            S::store_first(mean.add(c), middle, n);
-            S::store_first(squares.add(c), square, n);
+            S::store_first(mean.add(c), S::add(middle, off), n);
+            S::store_first(squares.add(c), S::sub(square, S::mul(rest, off)), n);
         }
     }
 }
