@@ -5,6 +5,9 @@
 //! Each sum runs over `k` in ascending order with one accumulator, so a result does not depend on
 //! how rows are split among tasks.
 
+#[cfg(test)]
+mod tests;
+
 use std::ops::Range;
 
 use super::simd::{Level, Simd, simd_entry};
