@@ -1,9 +1,11 @@
-//! Tests of the detectors as wholes: against torchvision, against finite differences, by names.
+//! Tests of the detectors as wholes: against torchvision, against finite differences, by names, on
+//! any number of threads.
 
 mod building;
 mod golden;
 mod gradients;
 mod loading;
+mod threads;
 
 use std::path::{Path, PathBuf};
 
