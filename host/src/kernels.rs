@@ -20,3 +20,5 @@ pub mod pool;
 pub mod resample;
 mod scratch;
 pub mod simd;
+#[cfg(test)]
+mod testing;

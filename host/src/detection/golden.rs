@@ -7,9 +7,28 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::HeadOutput;
 use crate::boxes::BoxXyxy;
 use crate::data::ImageTargets;
+use crate::maps::Maps;
 use crate::state::{Array, StateDict};
 
 pub(super) struct Golden(StateDict);
+
+/// The head's outputs level by level, `[N, C, H, W]` as the reference stores them; gradients are
+/// compared with the reference on these.
+#[derive(Clone)]
+pub(super) struct HeadMaps {
+    pub(super) cls_logits: Vec<Tensor<4>>,
+    pub(super) box_deltas: Vec<Tensor<4>>,
+}
+
+impl HeadMaps {
+    /// As the detector packs them.
+    pub(super) fn output(&self) -> HeadOutput {
+        HeadOutput {
+            cls_logits: Maps::pack_nchw(&self.cls_logits),
+            box_deltas: Maps::pack_nchw(&self.box_deltas),
+        }
+    }
+}
 
 impl Golden {
     pub(super) fn load() -> Self {
@@ -69,7 +88,7 @@ impl Golden {
     }
 
     /// The head's outputs stored under `area`, as leaves where `device` has autodiff.
-    pub(super) fn head(&self, area: &str, num_levels: usize, device: &Device) -> HeadOutput {
+    pub(super) fn head(&self, area: &str, num_levels: usize, device: &Device) -> HeadMaps {
         let maps = |kind: &str| {
             (0..num_levels)
                 .map(|level| {
@@ -82,7 +101,7 @@ impl Golden {
                 })
                 .collect()
         };
-        HeadOutput {
+        HeadMaps {
             cls_logits: maps("logits"),
             box_deltas: maps("deltas"),
         }

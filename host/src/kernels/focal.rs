@@ -9,6 +9,9 @@
 
 mod term;
 
+#[cfg(test)]
+mod tests;
+
 use rayon::prelude::*;
 
 use self::term::{LANES, focal_terms};

@@ -5,12 +5,17 @@
 //! Each sum runs over `k` in ascending order with one accumulator, so a result does not depend on
 //! how rows are split among tasks.
 
+#[cfg(test)]
+mod tests;
+
 use std::ops::Range;
 
 use super::simd::{Level, Simd, simd_entry};
 
 /// Columns of a panel of `b`; two AVX-512 registers.
 pub(crate) const PANEL: usize = 32;
+/// Floats of the widest register.
+const MOST_LANES: usize = 16;
 /// Depth of a block: a panel of it (32 KiB) stays in the first-level cache.
 pub(crate) const DEPTH: usize = 256;
 
@@ -68,40 +73,23 @@ pub(crate) fn packed_at(depth: usize, columns: usize, k: usize, n: usize) -> usi
     block * columns.next_multiple_of(PANEL) + (n / PANEL * rows + row) * PANEL
 }
 
-/// Packs `b[k, n]`, whose element lies at `k * k_stride + n * n_stride` of `from`.
-pub(crate) fn pack_panels(
-    from: &[f32],
-    [k, n]: [usize; 2],
-    [k_stride, n_stride]: [usize; 2],
-    to: &mut [f32],
-) {
-    let to = &mut to[..packed_len(k, n)];
-    if k == 0 || n == 0 {
-        return;
-    }
-    assert!(
-        (k - 1) * k_stride + (n - 1) * n_stride < from.len(),
-        "matrix exceeds its storage"
-    );
-    let mut rest = to;
+/// Packs `b[k, n]`, whose rows are `stride` floats apart.
+pub(crate) fn pack_panels(from: &[f32], [k, n]: [usize; 2], stride: usize, to: &mut [f32]) {
+    let mut rest = &mut to[..packed_len(k, n)];
     for k0 in (0..k).step_by(DEPTH) {
         let depth = DEPTH.min(k - k0);
         for n0 in (0..n).step_by(PANEL) {
             let width = PANEL.min(n - n0);
             let (panel, tail) = rest.split_at_mut(depth * PANEL);
             rest = tail;
-            if n_stride == 1 {
-                for (i, row) in panel.chunks_exact_mut(PANEL).enumerate() {
-                    let start = (k0 + i) * k_stride + n0;
-                    row[..width].copy_from_slice(&from[start..start + width]);
-                    row[width..].fill(0.0);
-                }
-            } else {
-                for (i, row) in panel.chunks_exact_mut(PANEL).enumerate() {
-                    let start = (k0 + i) * k_stride + n0 * n_stride;
-                    for (j, value) in row[..width].iter_mut().enumerate() {
-                        *value = from[start + j * n_stride];
-                    }
+            let (rows, _) = panel.as_chunks_mut::<PANEL>();
+            for (i, row) in rows.iter_mut().enumerate() {
+                let from = &from[(k0 + i) * stride + n0..];
+                // A copy of constant length is a few instructions, any other a call.
+                if let (PANEL, Some(whole)) = (width, from.first_chunk::<PANEL>()) {
+                    *row = *whole;
+                } else {
+                    row[..width].copy_from_slice(&from[..width]);
                     row[width..].fill(0.0);
                 }
             }
@@ -109,9 +97,9 @@ pub(crate) fn pack_panels(
     }
 }
 
-/// Floats of the strips of an `[m, k]` matrix.
+/// Floats of the strips of an `[m, k]` matrix, and what writing the last one may touch.
 pub(crate) fn strips_len(level: Level, m: usize, k: usize) -> usize {
-    m.next_multiple_of(level.tile_rows()) * k
+    m.next_multiple_of(level.tile_rows()) * k + MOST_LANES
 }
 
 /// Packs `a[m, k]` whose element lies at `k * k_stride + m` (columns one after another) into strips
@@ -123,14 +111,48 @@ pub(crate) fn pack_strips(
     k_stride: usize,
     to: &mut [f32],
 ) {
-    let rows = level.tile_rows();
-    let to = &mut to[..strips_len(level, m, k)];
-    for (strip, m0) in to.chunks_exact_mut(rows * k).zip((0..m).step_by(rows)) {
-        let width = rows.min(m - m0);
-        for (i, values) in strip.chunks_exact_mut(rows).enumerate() {
-            let start = i * k_stride + m0;
-            values[..width].copy_from_slice(&from[start..start + width]);
-            values[width..].fill(0.0);
+    assert!(
+        strips_len(level, m, k) <= to.len(),
+        "strips for a smaller matrix"
+    );
+    assert!(
+        m == 0 || k == 0 || (k - 1) * k_stride + m <= from.len(),
+        "matrix exceeds its storage"
+    );
+    // SAFETY: checked.
+    unsafe { write_strips(level, from.as_ptr(), [m, k], k_stride, to.as_mut_ptr()) };
+}
+
+simd_entry! {
+    /// # Safety
+    /// As [`pack_strips`], whose checks hold.
+    unsafe fn write_strips(
+        from: *const f32,
+        extent: [usize; 2],
+        k_stride: usize,
+        to: *mut f32,
+    ) = write_strips_at
+}
+
+/// # Safety
+/// As [`Simd`] and [`write_strips`].
+#[inline(always)]
+unsafe fn write_strips_at<S: Simd>(
+    from: *const f32,
+    [m, k]: [usize; 2],
+    k_stride: usize,
+    to: *mut f32,
+) {
+    // SAFETY: passed on. A store may reach into what follows the row, which is written later.
+    unsafe {
+        let mut to = to;
+        for m0 in (0..m).step_by(S::TILE_ROWS) {
+            let width = S::TILE_ROWS.min(m - m0);
+            for i in 0..k {
+                let row = from.add(i * k_stride + m0);
+                S::store(to, S::load_first(row, width.min(S::LANES)));
+                to = to.add(S::TILE_ROWS);
+            }
         }
     }
 }

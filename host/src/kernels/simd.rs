@@ -103,9 +103,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`, rounded once where the processor can.
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// `max(v, 0)`, NaN becomes 0.
+    /// `max(v, 0)`; NaN stays, as torch's.
     unsafe fn relu(v: Self::V) -> Self::V;
-    /// `v` where `gate > 0`, else 0.
+    /// 0 where `gate <= 0`, else `v`: also where `gate` is NaN.
     unsafe fn gate(v: Self::V, gate: Self::V) -> Self::V;
 }
 
@@ -173,11 +173,11 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn relu(v: Self::V) -> Self::V {
-        Self::map(|i| if v[i] > 0.0 { v[i] } else { 0.0 })
+        Self::map(|i| if v[i] <= 0.0 { 0.0 } else { v[i] })
     }
     #[inline(always)]
     unsafe fn gate(v: Self::V, gate: Self::V) -> Self::V {
-        Self::map(|i| if gate[i] > 0.0 { v[i] } else { 0.0 })
+        Self::map(|i| if gate[i] <= 0.0 { 0.0 } else { v[i] })
     }
 }
 
@@ -253,12 +253,13 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn relu(v: Self::V) -> Self::V {
-            unsafe { _mm256_max_ps(v, _mm256_setzero_ps()) }
+            // Of a number and NaN the second is taken.
+            unsafe { _mm256_max_ps(_mm256_setzero_ps(), v) }
         }
         #[inline(always)]
         unsafe fn gate(v: Self::V, gate: Self::V) -> Self::V {
             unsafe {
-                let open = _mm256_cmp_ps::<_CMP_GT_OQ>(gate, _mm256_setzero_ps());
+                let open = _mm256_cmp_ps::<_CMP_NLE_UQ>(gate, _mm256_setzero_ps());
                 _mm256_and_ps(v, open)
             }
         }
@@ -321,12 +322,13 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn relu(v: Self::V) -> Self::V {
-            unsafe { _mm512_max_ps(v, _mm512_setzero_ps()) }
+            // Of a number and NaN the second is taken.
+            unsafe { _mm512_max_ps(_mm512_setzero_ps(), v) }
         }
         #[inline(always)]
         unsafe fn gate(v: Self::V, gate: Self::V) -> Self::V {
             unsafe {
-                let open = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(gate, _mm512_setzero_ps());
+                let open = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(gate, _mm512_setzero_ps());
                 _mm512_maskz_mov_ps(open, v)
             }
         }

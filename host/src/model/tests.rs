@@ -1,9 +1,11 @@
-//! Tests of the detectors as wholes: against torchvision, against finite differences, by names.
+//! Tests of the detectors as wholes: against torchvision, against finite differences, by names, on
+//! any number of threads.
 
 mod building;
 mod golden;
 mod gradients;
 mod loading;
+mod threads;
 
 use std::path::{Path, PathBuf};
 
@@ -13,6 +15,7 @@ use super::resnet::{BlockKind, Variant};
 use super::retinanet::RetinaNet;
 use super::{Detector, ForwardRequest};
 use crate::config::{BoxLoss, ModelConfig, NormKind};
+use crate::detection::HeadOutput;
 use crate::state::{Array, StateDict};
 
 /// A valid configuration of a small detector.
@@ -131,6 +134,14 @@ pub(super) fn student_weights(detector: &dyn Detector, plain: Vec<Tensor<1>>) ->
             true => weight.autodiff().require_grad(),
             false => weight,
         })
+        .collect()
+}
+
+/// Every output of a head as `[N, C, H, W]`: logits level by level, then box deltas.
+pub(super) fn outputs(head: &HeadOutput) -> Vec<Tensor<4>> {
+    let maps = [&head.cls_logits, &head.box_deltas];
+    maps.into_iter()
+        .flat_map(|maps| (0..maps.segments().len()).map(|level| maps.nchw(level)))
         .collect()
 }
 

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::*;
 use crate::data::ImageTargets;
-use crate::detection::golden::{Golden, relative_error};
+use crate::detection::golden::{Golden, HeadMaps, relative_error};
 use crate::detection::{AnchorGenerator, BACKGROUND, IGNORED, assign};
 use crate::rng::KeyedRng;
 
@@ -41,7 +41,7 @@ fn golden_assignment(golden: &Golden, targets: &[ImageTargets]) -> Assignment {
     assign(anchors, targets, 0.5, 0.4)
 }
 
-fn golden_batch(golden: &Golden) -> (HeadOutput, Assignment) {
+fn golden_batch(golden: &Golden) -> (HeadMaps, Assignment) {
     let head = golden.head("losses", LEVELS, &Device::flex().autodiff());
     let targets: Vec<ImageTargets> = (0..3).map(|i| golden.targets("losses", i)).collect();
     assert!(targets[1].boxes_xyxy.is_empty(), "one image has no object");
@@ -102,7 +102,7 @@ fn classification_equals_torchvision() {
             focal_gamma: values[1],
             ..config()
         };
-        let losses = retinanet_losses(&head, &assignment, &config);
+        let losses = retinanet_losses(&head.output(), &assignment, &config);
         assert_eq!(losses[0].0, "loss_cls");
         check_golden(
             &losses[0].1,
@@ -122,7 +122,7 @@ fn boxes_equal_torchvision() {
             box_loss,
             ..config()
         };
-        let losses = retinanet_losses(&head, &assignment, &config);
+        let losses = retinanet_losses(&head.output(), &assignment, &config);
         assert_eq!(losses[1].0, "loss_bbox");
         check_golden(
             &losses[1].1,
@@ -137,22 +137,27 @@ fn boxes_equal_torchvision() {
 fn both_forms_of_the_focal_loss_agree() {
     let golden = Golden::load();
     let (head, assignment) = golden_batch(&golden);
+    let head = head.output();
     let levels = levels(&head, CLASSES, 3, assignment.anchors_xyxy.len());
+    let logits = head.cls_logits.cells();
+    let classes = focal::target_classes(&assignment, &levels);
+    let weights = [0.5, 0.25, 1.0];
     for (alpha, gamma) in [(0.25, 2.0), (0.6, 1.5), (-1.0, 0.0)] {
         let config = LossConfig {
             focal_alpha: alpha,
             focal_gamma: gamma,
             ..config()
         };
-        for (logits, level) in head.cls_logits.iter().zip(&levels) {
-            let classes = focal::target_classes(&assignment, level);
-            let weights = [0.5, 0.25, 1.0];
-            let (fused, fused_gradient) = focal::fused(logits, level, &classes, &weights, &config);
-            let (composed, composed_gradient) =
-                focal::composed(logits, level, &classes, &weights, &config);
-            let error = relative_error(&vector(composed), &vector(fused));
-            assert!(error < GOLDEN_TOLERANCE, "value: {error:e}");
-            let error = relative_error(&vector(composed_gradient), &vector(fused_gradient));
+        let (fused, fused_gradient) = focal::fused(logits, &levels, &classes, &weights, &config);
+        let (composed, composed_gradient) =
+            focal::composed(logits, &levels, &classes, &weights, &config);
+        let error = relative_error(&vector(composed), &vector(fused));
+        assert!(error < GOLDEN_TOLERANCE, "value: {error:e}");
+        for level in 0..LEVELS {
+            let rows = |gradient: &Tensor<2>| {
+                vector(gradient.clone().slice([head.cls_logits.rows(level)]))
+            };
+            let error = relative_error(&rows(&composed_gradient), &rows(&fused_gradient));
             assert!(error < GOLDEN_TOLERANCE, "gradient: {error:e}");
         }
     }
@@ -175,12 +180,12 @@ fn small_case() -> (Vec<f32>, Vec<f32>, Assignment) {
     (logits, deltas, assignment)
 }
 
-fn small_head(logits: &[f32], deltas: &[f32], device: &Device) -> HeadOutput {
+fn small_head(logits: &[f32], deltas: &[f32], device: &Device) -> HeadMaps {
     let map = |values: &[f32]| {
         let data = TensorData::new(values.to_vec(), [1, values.len() / 4, 2, 2]);
         Tensor::from_data(data, device)
     };
-    HeadOutput {
+    HeadMaps {
         cls_logits: vec![map(logits)],
         box_deltas: vec![map(deltas)],
     }
@@ -198,7 +203,7 @@ fn gradients_equal_finite_differences() {
         };
         let at = |logits: &[f32], deltas: &[f32]| -> Vec<f32> {
             let head = small_head(logits, deltas, &Device::flex());
-            retinanet_losses(&head, &assignment, &config)
+            retinanet_losses(&head.output(), &assignment, &config)
                 .iter()
                 .map(|(_, loss)| scalar(loss))
                 .collect()
@@ -220,7 +225,7 @@ fn gradients_equal_finite_differences() {
         let mut head = small_head(&logits, &deltas, &Device::flex().autodiff());
         head.cls_logits[0] = head.cls_logits[0].clone().require_grad();
         head.box_deltas[0] = head.box_deltas[0].clone().require_grad();
-        let losses = retinanet_losses(&head, &assignment, &config);
+        let losses = retinanet_losses(&head.output(), &assignment, &config);
         // An upstream factor must come through.
         let total = losses[0].1.clone() * 3.0 + losses[1].1.clone();
         let got = total.backward();
@@ -249,7 +254,7 @@ fn without_objects_the_box_loss_is_zero_and_connected() {
             box_loss,
             ..config()
         };
-        let losses = retinanet_losses(&head, &assignment, &config);
+        let losses = retinanet_losses(&head.output(), &assignment, &config);
         assert!(scalar(&losses[0].1) > 0.0, "background still counts");
         assert_eq!(scalar(&losses[1].1), 0.0);
         let first = gradients(&losses[1].1, &head.box_deltas)[0].clone();
@@ -267,7 +272,7 @@ fn extreme_logits_stay_finite() {
         logits[4 + 3] = logit;
         let mut head = small_head(&logits, &deltas, &Device::flex().autodiff());
         head.cls_logits[0] = head.cls_logits[0].clone().require_grad();
-        let losses = retinanet_losses(&head, &assignment, &config());
+        let losses = retinanet_losses(&head.output(), &assignment, &config());
         // One of the two is wrong and costs at least 0.25 |logit|; one foreground anchor.
         let value = scalar(&losses[0].1);
         assert!(value.is_finite() && value > 0.24 * logit.abs(), "{value}");
@@ -282,13 +287,13 @@ fn extreme_logits_stay_finite() {
 fn ignored_anchors_count_for_nothing() {
     let (mut logits, deltas, assignment) = small_case();
     let head = small_head(&logits, &deltas, &Device::flex());
-    let before = scalar(&retinanet_losses(&head, &assignment, &config())[0].1);
+    let before = scalar(&retinanet_losses(&head.output(), &assignment, &config())[0].1);
     for class in 0..CLASSES {
         logits[class * 4 + 1] = f32::INFINITY;
         logits[class * 4 + 2] = f32::NEG_INFINITY;
     }
     let head = small_head(&logits, &deltas, &Device::flex());
-    let after = scalar(&retinanet_losses(&head, &assignment, &config())[0].1);
+    let after = scalar(&retinanet_losses(&head.output(), &assignment, &config())[0].1);
     // The same terms in the same order: equal to the bit.
     assert_eq!(before, after);
 }
@@ -304,7 +309,7 @@ fn focal_loss_by_hand() {
         anchors_xyxy: Arc::new(vec![[0.0, 0.0, 8.0, 8.0], [8.0, 0.0, 16.0, 8.0]]),
     };
     let device = Device::flex();
-    let head = HeadOutput {
+    let head = HeadMaps {
         cls_logits: vec![Tensor::zeros([1, 1, 1, 2], &device)],
         // Decoded: the anchor itself, which is the object. dx = 0.5 on the background is not seen.
         box_deltas: vec![Tensor::from_data(
@@ -317,7 +322,7 @@ fn focal_loss_by_hand() {
         box_loss_weight: 3.0,
         ..config()
     };
-    let losses = retinanet_losses(&head, &assignment, &one_class);
+    let losses = retinanet_losses(&head.output(), &assignment, &one_class);
     let want = 2.0_f32.ln() / 4.0;
     assert!((scalar(&losses[0].1) - want).abs() < 1e-6);
     // Only dw = 0.5 of the foreground, times the weight.
@@ -329,7 +334,7 @@ fn a_logit_that_is_not_a_number_shows_in_the_loss() {
     let (mut logits, deltas, assignment) = small_case();
     logits[0] = f32::NAN;
     let head = small_head(&logits, &deltas, &Device::flex());
-    assert!(scalar(&retinanet_losses(&head, &assignment, &config())[0].1).is_nan());
+    assert!(scalar(&retinanet_losses(&head.output(), &assignment, &config())[0].1).is_nan());
 }
 
 #[test]
@@ -342,7 +347,9 @@ fn the_number_of_threads_changes_no_bit() {
             .unwrap();
         pool.install(|| {
             let (head, assignment) = golden_batch(&golden);
-            let loss = retinanet_losses(&head, &assignment, &config())[0].1.clone();
+            let loss = retinanet_losses(&head.output(), &assignment, &config())[0]
+                .1
+                .clone();
             let bits = scalar(&loss).to_bits();
             (bits, gradients(&loss, &head.cls_logits))
         })

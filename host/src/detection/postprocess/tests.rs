@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::*;
 use crate::detection::AnchorGenerator;
-use crate::detection::golden::{Golden, relative_error};
+use crate::detection::golden::{Golden, HeadMaps, relative_error};
 
 /// Two roundings of the exponential; boxes are sums of numbers of about 100.
 const TOLERANCE: f64 = 1e-6;
@@ -22,7 +22,7 @@ fn config() -> PostprocessConfig {
 #[test]
 fn equal_to_torchvision() {
     let golden = Golden::load();
-    let head = golden.head("detections", 3, &Device::flex());
+    let head = golden.head("detections", 3, &Device::flex()).output();
     let scales = [1.0, 1.259_921, 1.587_401];
     let anchors = AnchorGenerator::new(16, &scales, &[0.5, 1.0, 2.0], 3).anchors(
         golden.sizes("detections.input_size")[0],
@@ -62,7 +62,7 @@ fn equal_to_torchvision() {
 /// One level of 1 × 3 cells, 1 anchor of 8 × 8 a cell 10 apart, 2 classes; zero deltas.
 fn row(logits: [[f32; 3]; 2], deltas: [[f32; 3]; 4]) -> (HeadOutput, Vec<BoxXyxy>) {
     let device = Device::flex();
-    let head = HeadOutput {
+    let head = HeadMaps {
         cls_logits: vec![Tensor::from_data(
             TensorData::new(logits.concat(), [1, 2, 1, 3]),
             &device,
@@ -75,7 +75,7 @@ fn row(logits: [[f32; 3]; 2], deltas: [[f32; 3]; 4]) -> (HeadOutput, Vec<BoxXyxy
     let anchors = (0..3)
         .map(|i| [10.0 * i as f32, 0.0, 10.0 * i as f32 + 8.0, 8.0])
         .collect();
-    (head, anchors)
+    (head.output(), anchors)
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::geometry::{Gather, Window};
 use crate::kernels::gemm::{
     self, DEPTH, PANEL, Product, Rows, Start, pack_panels, pack_strips, packed_len, strips_len,
 };
-use crate::kernels::maps::{Channels, Segment, Shared, cells, stretches};
+use crate::kernels::maps::{Channels, Segment, Shared, cells, filled, stretches};
 use crate::kernels::scratch::with_scratch;
 use crate::kernels::simd::Level;
 
@@ -19,6 +19,10 @@ const COLUMN_FLOATS: usize = 128 * 1024;
 const TASK_ROWS: usize = 224;
 /// Columns `(tap, channel)` of one task of the weight gradient.
 const GRADIENT_COLUMNS: usize = 256;
+/// Fewer rows of one task would be packed more often than used.
+const GRADIENT_ROWS: usize = 112;
+/// Tasks that share evenly on few cores; fixed, so that no sum depends on the number of threads.
+const TASKS: usize = 8;
 
 /// Writes the column matrix of a stretch of grid cells: row = cell, `[taps][channels]`.
 fn gather(
@@ -56,13 +60,31 @@ fn gather(
             let high = (source.w.cast_signed() - source_x)
                 .clamp(low.cast_signed(), taps.len().cast_signed())
                 .unsigned_abs();
-            out[..low * c].fill(0.0);
-            out[high * c..].fill(0.0);
+            if low > 0 || high < taps.len() {
+                out.fill(0.0);
+            }
             if low < high {
                 let start = (line + (source_x + low.cast_signed()).unsigned_abs()) * pitch + offset;
-                out[low * c..high * c].copy_from_slice(&image[start..start + (high - low) * c]);
+                let from = &image[start..start + (high - low) * c];
+                copy(from, &mut out[low * c..high * c]);
             }
         }
+    }
+}
+
+/// Copies of a few vectors without a call: the stem's runs are 21 floats.
+#[inline(always)]
+fn copy(from: &[f32], to: &mut [f32]) {
+    const FEW: usize = 16;
+    if let (Some(first), Some(last)) = (from.first_chunk::<FEW>(), from.last_chunk::<FEW>())
+        && from.len() <= 2 * FEW
+    {
+        // Two pieces that may overlap.
+        let end = to.len() - FEW;
+        to[..FEW].copy_from_slice(first);
+        to[end..].copy_from_slice(last);
+    } else {
+        to.copy_from_slice(from);
     }
 }
 
@@ -76,31 +98,45 @@ fn pack_weight(
     strides: [usize; 2],
 ) -> Vec<f32> {
     let depth = taps.len() * k;
-    let mut packed = vec![0.0f32; packed_len(depth, n)];
     let panels = n.div_ceil(PANEL);
     let whole = depth / DEPTH * DEPTH;
-    let (blocks, last) = packed.split_at_mut(whole * panels * PANEL);
     let fill = |first: usize, panel: usize, out: &mut [f32]| {
         let n0 = panel * PANEL;
         let width = PANEL.min(n - n0);
-        for (i, row) in out.chunks_exact_mut(PANEL).enumerate() {
-            let (tap, channel) = (taps[(first + i) / k], (first + i) % k);
-            let from = &weight[channel * strides[0] + n0 * strides[1] + tap..];
-            for (value, from) in row[..width].iter_mut().zip(from.iter().step_by(strides[1])) {
-                *value = *from;
+        let (rows, _) = out.as_chunks_mut::<PANEL>();
+        if width < PANEL {
+            rows.as_flattened_mut().fill(0.0);
+        }
+        // Columns outside: the weight is read as it lies where `k` is its fast axis, and the panel
+        // stays in the first-level cache.
+        for column in 0..width {
+            let from = &weight[(n0 + column) * strides[1]..];
+            let mut at = first;
+            while at < first + rows.len() {
+                let (tap, channel) = (taps[at / k], at % k);
+                let run = (k - channel).min(first + rows.len() - at);
+                let from = from[channel * strides[0] + tap..]
+                    .iter()
+                    .step_by(strides[0]);
+                for (row, value) in rows[at - first..at - first + run].iter_mut().zip(from) {
+                    row[column] = *value;
+                }
+                at += run;
             }
         }
     };
-    blocks
-        .par_chunks_mut(DEPTH * PANEL)
-        .enumerate()
-        .for_each(|(i, out)| fill(i / panels * DEPTH, i % panels, out));
-    if whole < depth {
-        last.par_chunks_mut((depth - whole) * PANEL)
-            .enumerate()
-            .for_each(|(panel, out)| fill(whole, panel, out));
-    }
-    packed
+    let write = |packed: Shared| {
+        let tasks = depth.div_ceil(DEPTH) * panels;
+        (0..tasks).into_par_iter().for_each(|task| {
+            let (block, panel) = (task / panels * DEPTH, task % panels);
+            let rows = if block < whole { DEPTH } else { depth - whole };
+            let start = block * panels * PANEL + panel * rows * PANEL;
+            // SAFETY: this panel of this block belongs to this task alone; all of it is written.
+            fill(block, panel, unsafe { packed.slice(start, rows * PANEL) });
+        });
+    };
+    // SAFETY: the tasks cover all blocks and panels.
+    unsafe { filled(packed_len(depth, n), write) }
 }
 
 /// Where each segment's first cell lies.
@@ -367,95 +403,98 @@ pub(crate) fn weight_gradient(
     let depth = taps * c;
     let (from, to) = (offsets(segments), offsets(&outputs));
     let reading = window.reading();
-    let blocks = blocks_of(depth, c, window.is_pointwise());
+    let columns = blocks_of(depth, c, window.is_pointwise());
     let chunks = stretches(&outputs, DEPTH);
-    // With few blocks the cells are split too, and the partial sums added in order.
-    let parts = 8usize.div_ceil(blocks.len()).min(chunks.len().max(1));
-    let mut partial = vec![0.0f32; parts * o * depth];
-    let shared = Shared::new(&mut partial);
-    let part_len = chunks.len().div_ceil(parts);
-    (0..parts * blocks.len()).into_par_iter().for_each(|task| {
-        let (part, block) = (task / blocks.len(), &blocks[task % blocks.len()]);
-        let width = block.len();
-        let chunks =
-            &chunks[(part * part_len).min(chunks.len())..((part + 1) * part_len).min(chunks.len())];
-        let sizes = [
-            strips_len(level, o, DEPTH),
-            packed_len(DEPTH, width),
-            if window.is_pointwise() {
-                0
-            } else {
-                DEPTH * width
-            },
-        ];
-        with_scratch(sizes.iter().sum(), |scratch| {
-            let (strips, rest) = scratch.split_at_mut(sizes[0]);
-            let (panels, columns) = rest.split_at_mut(sizes[1]);
-            let mut view = reading.clone();
-            let mut channels = x_channels;
-            if !window.is_pointwise() {
-                block.restrict(&mut view, &mut channels, c);
-            }
-            for (number, at) in chunks.iter().enumerate() {
-                let (source, grid) = (segments[at.segment], outputs[at.segment]);
-                let image = image_of(x, source, from[at.segment], at.image, x_channels.pitch);
-                let upstream = image_of(dy, grid, to[at.segment], at.image, dy_channels.pitch);
-                let upstream = &upstream[at.start * dy_channels.pitch + dy_channels.offset..];
-                pack_strips(level, upstream, [o, at.len], dy_channels.pitch, strips);
+    // Where columns make too few tasks, rows are split too; then the cells, whose partial sums are
+    // added in order.
+    let row_parts = TASKS.div_ceil(columns.len()).min(o.div_ceil(GRADIENT_ROWS));
+    let rows = o.div_ceil(row_parts).next_multiple_of(GRADIENT_ROWS / 4);
+    let row_parts = o.div_ceil(rows);
+    let tasks = columns.len() * row_parts;
+    let parts = TASKS.div_ceil(tasks).min(chunks.len().div_ceil(4)).max(1);
+    let chunks_of_part = chunks.len().div_ceil(parts);
+    let parts = chunks.len().div_ceil(chunks_of_part.max(1)).max(1);
+    let write = |sums: Shared| {
+        (0..parts * tasks).into_par_iter().for_each(|task| {
+            let (part, task) = (task / tasks, task % tasks);
+            let (block, row) = (&columns[task / row_parts], task % row_parts * rows);
+            let (width, height) = (block.len(), rows.min(o - row));
+            let first = part * chunks_of_part;
+            let chunks = &chunks[first..(first + chunks_of_part).min(chunks.len())];
+            let sizes = [
+                strips_len(level, height, DEPTH),
+                packed_len(DEPTH, width),
                 if window.is_pointwise() {
-                    let rows =
-                        &image[at.start * x_channels.pitch + x_channels.offset + block.start..];
-                    pack_panels(rows, [at.len, width], [x_channels.pitch, 1], panels);
+                    0
                 } else {
-                    gather(
-                        &view,
-                        [grid.w, at.start, at.len],
-                        image,
-                        source,
-                        channels,
-                        columns,
-                    );
-                    pack_panels(columns, [at.len, width], [width, 1], panels);
+                    DEPTH * width
+                },
+            ];
+            with_scratch(sizes.iter().sum(), |scratch| {
+                let (strips, rest) = scratch.split_at_mut(sizes[0]);
+                let (panels, gathered) = rest.split_at_mut(sizes[1]);
+                let mut view = reading.clone();
+                let mut channels = x_channels;
+                if !window.is_pointwise() {
+                    block.restrict(&mut view, &mut channels, c);
                 }
-                // SAFETY: columns `block` of this part belong to this task alone.
-                unsafe {
-                    let product = Product {
-                        m: o,
-                        n: width,
-                        columns: 0..width,
-                        k: at.len,
-                        a: strips.as_ptr(),
-                        rows: Rows::Strips,
-                        b: panels.as_ptr(),
-                        out: shared.at(part * o * depth + block.start),
-                        out_stride: depth,
-                        start: if number == 0 { Start::Zero } else { Start::Out },
-                        relu: false,
-                    };
-                    gemm::product(level, &product);
-                }
-            }
-        });
-    });
-    let (sum, rest) = partial.split_at(o * depth);
-    dw.par_chunks_mut(depth)
-        .zip(sum.par_chunks(depth))
-        .enumerate()
-        .for_each(|(row, (dw, sum))| {
-            for (tap, sum) in sum.chunks_exact(c).enumerate() {
-                for (channel, &sum) in sum.iter().enumerate() {
-                    dw[channel * taps + tap] = sum;
-                }
-            }
-            for part in rest.chunks_exact(o * depth) {
-                let part = &part[row * depth..(row + 1) * depth];
-                for (tap, part) in part.chunks_exact(c).enumerate() {
-                    for (channel, &part) in part.iter().enumerate() {
-                        dw[channel * taps + tap] += part;
+                for (number, at) in chunks.iter().enumerate() {
+                    let (source, grid) = (segments[at.segment], outputs[at.segment]);
+                    let image = image_of(x, source, from[at.segment], at.image, x_channels.pitch);
+                    let upstream = image_of(dy, grid, to[at.segment], at.image, dy_channels.pitch);
+                    let upstream =
+                        &upstream[at.start * dy_channels.pitch + dy_channels.offset + row..];
+                    pack_strips(level, upstream, [height, at.len], dy_channels.pitch, strips);
+                    let extent = [at.len, width];
+                    if window.is_pointwise() {
+                        let start = at.start * x_channels.pitch + x_channels.offset + block.start;
+                        pack_panels(&image[start..], extent, x_channels.pitch, panels);
+                    } else {
+                        let cells = [grid.w, at.start, at.len];
+                        gather(&view, cells, image, source, channels, gathered);
+                        pack_panels(gathered, extent, width, panels);
+                    }
+                    // SAFETY: these rows and columns of this part belong to this task alone.
+                    unsafe {
+                        let product = Product {
+                            m: height,
+                            n: width,
+                            columns: 0..width,
+                            k: at.len,
+                            a: strips.as_ptr(),
+                            rows: Rows::Strips,
+                            b: panels.as_ptr(),
+                            out: sums.at((part * o + row) * depth + block.start),
+                            out_stride: depth,
+                            start: if number == 0 { Start::Zero } else { Start::Out },
+                            relu: false,
+                        };
+                        gemm::product(level, &product);
                     }
                 }
-            }
+            });
         });
+    };
+    if parts == 1 && taps == 1 && !chunks.is_empty() {
+        // The sums lie as the weight does.
+        return write(Shared::new(dw));
+    }
+    let sums = if chunks.is_empty() {
+        vec![0.0; o * depth]
+    } else {
+        // SAFETY: every part has chunks, whose first product writes all rows and columns.
+        unsafe { filled(parts * o * depth, write) }
+    };
+    dw.par_chunks_mut(depth).enumerate().for_each(|(row, dw)| {
+        for part in 0..parts {
+            let sums = &sums[(part * o + row) * depth..][..depth];
+            for (tap, sums) in sums.chunks_exact(c).enumerate() {
+                for (dw, sum) in dw[tap..].iter_mut().step_by(taps).zip(sums) {
+                    *dw = if part == 0 { *sum } else { *dw + sum };
+                }
+            }
+        }
+    });
 }
 
 /// Columns `start..end` of `[taps][c]`: whole taps, or some channels of one tap.

@@ -278,7 +278,7 @@ pub(crate) fn weight_gradient(
                 with_scratch(sizes[0] + sizes[1], |scratch| {
                     let (strips, panels) = scratch.split_at_mut(sizes[0]);
                     pack_strips(level, dy, [o, tiles.len()], of_dy.pitch, strips);
-                    pack_panels(x, [tiles.len(), c], [of_x.pitch, 1], panels);
+                    pack_panels(x, [tiles.len(), c], of_x.pitch, panels);
                     // SAFETY: the operands were packed for these extents, `sums` is `[o][pitch]`.
                     unsafe {
                         let product = Product {

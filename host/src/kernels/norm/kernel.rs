@@ -33,23 +33,24 @@ pub(crate) fn moments(level: Level, x: &[f32], channels: usize) -> Moments {
     let block = block_cells(channels) * channels;
     let cells = x.len() / channels;
     let blocks = x.len().div_ceil(block);
-    let mut partial = vec![0.0f32; blocks * 2 * channels];
+    let mut partial = vec![0.0f32; blocks * 3 * channels];
     partial
-        .par_chunks_mut(2 * channels)
+        .par_chunks_mut(3 * channels)
         .zip(x.par_chunks(block))
         .for_each(|(partial, x)| {
-            let (mean, squares) = partial.split_at_mut(channels);
+            let (mean, rest) = partial.split_at_mut(channels);
+            let (squares, rest) = rest.split_at_mut(channels);
             let cells = x.len() / channels;
             // SAFETY: `x` is `cells` rows of `channels`, the others one each.
             unsafe {
-                let (mean, squares) = (mean.as_mut_ptr(), squares.as_mut_ptr());
-                block_moments(level, x.as_ptr(), cells, channels, mean, squares);
+                let out = [mean, squares, rest].map(<[f32]>::as_mut_ptr);
+                block_moments(level, x.as_ptr(), cells, channels, out);
             }
         });
     let mut mean = vec![0.0f64; channels];
     let mut squares = vec![0.0f64; channels];
     let mut seen = 0.0f64;
-    for (partial, x) in partial.chunks_exact(2 * channels).zip(x.chunks(block)) {
+    for (partial, x) in partial.chunks_exact(3 * channels).zip(x.chunks(block)) {
         let count = (x.len() / channels) as f64;
         let total = seen + count;
         let (block_mean, block_squares) = partial.split_at(channels);
@@ -70,13 +71,12 @@ simd_entry! {
     /// Mean and sum of squared deviations of a block.
     ///
     /// # Safety
-    /// `x` is valid for `cells` rows of `channels`, `mean` and `squares` for one.
+    /// `x` is valid for `cells` rows of `channels`; mean, squares and working memory for one.
     unsafe fn block_moments(
         x: *const f32,
         cells: usize,
         channels: usize,
-        mean: *mut f32,
-        squares: *mut f32,
+        out: [*mut f32; 3],
     ) = block_moments_at
 }
 
@@ -87,8 +87,7 @@ unsafe fn block_moments_at<S: Simd>(
     x: *const f32,
     cells: usize,
     channels: usize,
-    mean: *mut f32,
-    squares: *mut f32,
+    [mean, squares, rest]: [*mut f32; 3],
 ) {
     // SAFETY: passed on; the last channels are masked.
     unsafe {
@@ -96,6 +95,7 @@ unsafe fn block_moments_at<S: Simd>(
         for c in (0..channels).step_by(S::LANES) {
             S::store_upto(mean.add(c), S::splat(0.0), channels - c);
             S::store_upto(squares.add(c), S::splat(0.0), channels - c);
+            S::store_upto(rest.add(c), S::splat(0.0), channels - c);
         }
         for cell in 0..cells {
             let row = x.add(cell * channels);
@@ -118,7 +118,17 @@ unsafe fn block_moments_at<S: Simd>(
                 let off = S::sub(S::load_upto(row.add(c), n), S::load_upto(mean.add(c), n));
                 let square = S::mul_add(off, off, S::load_upto(squares.add(c), n));
                 S::store_upto(squares.add(c), square, n);
+                S::store_upto(rest.add(c), S::add(S::load_upto(rest.add(c), n), off), n);
             }
+        }
+        // What the first sum lost to rounding is left in the sum of the deviations.
+        for c in (0..channels).step_by(S::LANES) {
+            let n = channels - c;
+            let left = S::load_upto(rest.add(c), n);
+            let off = S::mul(left, share);
+            S::store_upto(mean.add(c), S::add(S::load_upto(mean.add(c), n), off), n);
+            let square = S::sub(S::load_upto(squares.add(c), n), S::mul(left, off));
+            S::store_upto(squares.add(c), square, n);
         }
     }
 }

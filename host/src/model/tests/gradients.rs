@@ -17,15 +17,14 @@ const STEP: f64 = 3e-4;
 /// A fixed random combination of the outputs: sensitive to each of them.
 fn objective(head: &HeadOutput, device: &Device) -> Tensor<1> {
     let mut rng = KeyedRng::new("objective", &[0]);
-    head.cls_logits
-        .iter()
-        .chain(&head.box_deltas)
+    outputs(head)
+        .into_iter()
         .map(|output| {
             let dims = output.dims();
             let count = dims.iter().product::<usize>();
             let factors: Vec<f32> = (0..count).map(|_| rng.normal() as f32).collect();
             let factors = Tensor::<4>::from_data(TensorData::new(factors, dims), device);
-            (output.clone() * factors).sum()
+            (output * factors).sum()
         })
         .reduce(|a, b| a + b)
         .unwrap()

@@ -1,0 +1,85 @@
+//! A whole training step's forward and backward on any number of threads.
+
+use burn::tensor::Device;
+
+use super::*;
+use crate::data::ImageTargets;
+use crate::model::{build, initial_state, weights};
+use crate::rng::KeyedRng;
+
+/// Two images whose pyramid, packed, has enough tiles for Winograd's algorithm in the head.
+const IMAGES: [usize; 4] = [2, 3, 96, 96];
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let config = ModelConfig {
+        // The fewest that Winograd's algorithm takes.
+        fpn_channels: 16,
+        ..small_config()
+    };
+    let detector = build(&config, 3).unwrap();
+    let state = initial_state(detector.as_ref(), 7);
+    let mut rng = KeyedRng::new("threads", &[0]);
+    let pixels: Vec<f32> = (0..IMAGES.iter().product())
+        .map(|_| rng.normal() as f32)
+        .collect();
+    let [_, _, height, width] = IMAGES;
+    let targets = [
+        ImageTargets {
+            boxes_xyxy: vec![[4.0, 6.0, 40.0, 38.0], [50.0, 10.0, 66.0, 29.0]],
+            labels: vec![0, 2],
+        },
+        ImageTargets {
+            boxes_xyxy: vec![[20.0, 30.0, 84.0, 90.0]],
+            labels: vec![1],
+        },
+    ];
+    let assignment = detector.assign([height, width], &targets);
+    assert!(assignment.matched.iter().flatten().any(|&m| m >= 0));
+
+    // Names and bits of both losses, all gradients and all statistics.
+    let run = || -> Vec<(String, Vec<u32>)> {
+        let device = Device::flex();
+        let plain = weights::tensors(detector.as_ref(), &state, &device).unwrap();
+        let leaves = student_weights(detector.as_ref(), plain);
+        let images = Tensor::<4>::from_data(TensorData::new(pixels.clone(), IMAGES), &device);
+        let forward = detector.forward(&leaves, images, &request(true, &[], false));
+        let losses = detector.losses(&forward.head.unwrap(), &assignment);
+        let total = losses[0].1.clone() + losses[1].1.clone();
+        let gradients = total.backward();
+        let mut all = Vec::new();
+        for (name, loss) in losses {
+            all.push((name.to_owned(), values(loss.inner())));
+        }
+        for (spec, leaf) in detector.specs().iter().zip(&leaves) {
+            if let Some(gradient) = leaf.grad(&gradients) {
+                all.push((spec.name.clone(), values(gradient)));
+            }
+        }
+        for stats in forward.batch_stats {
+            all.push((format!("mean {}", stats.mean_index), values(stats.mean)));
+            all.push((format!("var {}", stats.var_index), values(stats.var)));
+        }
+        all.into_iter()
+            .map(|(name, values)| (name, values.into_iter().map(f32::to_bits).collect()))
+            .collect()
+    };
+    let on = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        pool.install(run)
+    };
+    let one = on(1);
+    let trainable = detector.specs().iter().filter(|spec| spec.trainable);
+    let buffers = detector.specs().iter().filter(|spec| spec.kind.is_buffer());
+    assert_eq!(one.len(), 2 + trainable.count() + buffers.count());
+    for threads in [2, 4] {
+        let many = on(threads);
+        assert_eq!(one.len(), many.len());
+        for ((name, one), (_, many)) in one.iter().zip(many) {
+            assert!(*one == many, "{name}: {threads} threads, other bits");
+        }
+    }
+}
