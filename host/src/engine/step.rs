@@ -293,7 +293,8 @@ impl Learner {
         let clock = Instant::now();
         let teacher_taps = match (&self.teacher, &self.distiller) {
             (Some(teacher), Some(distiller)) => {
-                teacher.taps(&images, &distiller.tap_names(TEACHER))
+                let names = distiller.tap_names(TEACHER);
+                on_pool(|| teacher.taps(&images, &names))
             }
             _ => Default::default(),
         };
@@ -312,12 +313,16 @@ impl Learner {
                 .unwrap_or_default(),
             stop_at_taps: false,
         };
-        let forward = self.detector.forward(&leaves, images, &request);
-        let head = forward.head.as_ref().expect("a full pass ends at the head");
         let [_, _, height, width] = batch.shape;
-        let assignment = self.detector.assign([height, width], &batch.targets);
+        let (forward, losses) = on_pool(|| {
+            let forward = self.detector.forward(&leaves, images, &request);
+            let head = forward.head.as_ref().expect("a full pass ends at the head");
+            let assignment = self.detector.assign([height, width], &batch.targets);
+            let losses = self.detector.losses(head, &assignment);
+            (forward, losses)
+        });
         let mut total: Option<Tensor<1>> = None;
-        for (name, loss) in self.detector.losses(head, &assignment) {
+        for (name, loss) in losses {
             let value = loss.clone().without_autodiff().into_scalar::<f32>();
             if !value.is_finite() {
                 return Err(EngineError::NonFiniteLoss {
@@ -350,7 +355,7 @@ impl Learner {
         }
 
         let clock = Instant::now();
-        let mut gradients = total.backward();
+        let mut gradients = on_pool(|| total.backward());
         for (slot, leaf) in sum.student.iter_mut().zip(&leaves) {
             if !leaf.is_autodiff() {
                 continue;
@@ -455,6 +460,12 @@ fn take_answer(sum: &mut Accumulated, distiller: &Distiller, answer: &DistillSte
             accumulate(slot, gradient);
         }
     }
+}
+
+/// Runs `f` on a thread of the kernels' pool: from outside, each of a pass's hundreds of parallel
+/// loops would wake the pool and be waited for.
+fn on_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| f())
 }
 
 fn accumulate(sum: &mut [f32], gradient: &[f32]) {
