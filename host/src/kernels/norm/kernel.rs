@@ -118,7 +118,9 @@ unsafe fn block_moments_at<S: Simd>(
             let off = S::mul(rest, share);
             let n = n.min(S::LANES);
             S::store_first(mean.add(c), S::add(middle, off), n);
-            S::store_first(squares.add(c), S::sub(square, S::mul(rest, off)), n);
+            // Of equal values rounding may leave less than nothing.
+            let square = S::relu(S::sub(square, S::mul(rest, off)));
+            S::store_first(squares.add(c), square, n);
         }
     }
 }
