@@ -37,7 +37,7 @@ struct Kept {
     free: usize,
     /// Bytes of the large blocks in use.
     used: usize,
-    /// The most of it so far.
+    /// The most of it lately.
     peak: usize,
 }
 
@@ -158,6 +158,9 @@ impl<A: GlobalAlloc> KeepLarge<A> {
         if let Some(block) = kept.take(class) {
             return (block, false);
         }
+        // The most of a phase that is over, such as loading, is forgotten by and by; where every
+        // request is served, nothing is.
+        kept.peak -= (kept.peak - kept.used) / 16;
         kept.count(class);
         // Nothing of this size: what is kept may be of sizes that are no longer asked for.
         while let Some(block) = kept.surplus() {

@@ -128,6 +128,8 @@ unsafe fn block_moments_at<S: Simd>(
             let off = S::mul(left, share);
             S::store_upto(mean.add(c), S::add(S::load_upto(mean.add(c), n), off), n);
             let square = S::sub(S::load_upto(squares.add(c), n), S::mul(left, off));
+            // Equal values leave rounding, of either sign.
+            let square = S::relu(square);
             S::store_upto(squares.add(c), square, n);
         }
     }

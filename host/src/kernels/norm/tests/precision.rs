@@ -70,6 +70,24 @@ fn a_large_mean_does_not_drown_a_small_deviation() {
     }
 }
 
+/// Rounding may not make a variance negative: its root would be no number.
+#[test]
+fn a_constant_channel_has_no_variance_below_zero() {
+    for cells in (2..150).chain([5000]) {
+        for constant in [0.1, 1234.5, 3.3e7, 7.7e11] {
+            for level in Level::available() {
+                let x = vec![constant; cells * 9];
+                let got = kernel::moments(level, &x, 9);
+                let what = format_args!("{level:?}, {cells} of {constant}");
+                check(what, error(&got.mean, &[constant; 9]), 1e-7);
+                for var in got.var {
+                    assert!(var >= 0.0, "{what}: {var}");
+                }
+            }
+        }
+    }
+}
+
 /// The kernels of one training step of a normalisation, at one level.
 fn kernels_at(level: Level, operands: &Operands, relu: bool) -> [Vec<f32>; 5] {
     let channels = operands.shape[1];
