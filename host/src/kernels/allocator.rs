@@ -3,7 +3,8 @@
 //! A training step allocates and frees the same large tensors again and again. Allocators hand such
 //! blocks back to the kernel, and taking them anew means a fault and a cleared page for every
 //! 4 KiB: a fifth of a step's time. This one keeps freed blocks of [`LARGE`] bytes and more in lists
-//! by size, and leaves everything else to the allocator that it wraps.
+//! by size, and leaves everything else to the allocator that it wraps. The blocks themselves are
+//! mapped from the kernel, so that what is given back is gone.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr;
@@ -17,12 +18,14 @@ const STEPS: usize = 8;
 /// Doublings from [`LARGE`]: blocks up to 64 GiB.
 const DOUBLINGS: usize = 18;
 const CLASSES: usize = STEPS * DOUBLINGS;
-/// A block serves requests of up to so many classes below its own (half its size more).
-const FIT: usize = STEPS / 2;
+/// A block serves requests of up to so many classes below its own.
+const FIT: usize = 6;
+/// From here on a large page of 2 MiB wastes little at the ends.
+const HUGE: usize = 8 * 1024 * 1024;
 /// Before each block lies a page that says its class.
 const HEADER: usize = 4096;
-/// Used and free blocks together may exceed the most that was ever used by an eighth, or by this.
-const SLACK: usize = 64 * 1024 * 1024;
+/// Used and free blocks together may exceed the most that was lately used by a quarter, or by this.
+const SLACK: usize = 80 * 1024 * 1024;
 
 /// Keeps large blocks of `A`.
 pub struct KeepLarge<A> {
@@ -39,6 +42,8 @@ struct Kept {
     used: usize,
     /// The most of it lately.
     peak: usize,
+    /// Blocks that exist, free or in use.
+    mapped: usize,
 }
 
 // SAFETY: the blocks of the lists belong to the lists alone.
@@ -64,9 +69,40 @@ fn size_of_class(class: usize) -> usize {
     base + class % STEPS * (base / STEPS)
 }
 
-/// What is asked of the wrapped allocator for a block: its header, aligned to pages, before it.
-fn whole_layout(class: usize) -> Layout {
-    Layout::from_size_align(HEADER + size_of_class(class), HEADER).expect("a class's size fits")
+/// A fresh block of `class`, zeroed, or null.
+fn map(class: usize) -> *mut u8 {
+    let len = HEADER + size_of_class(class);
+    let (access, kind) = (
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+    );
+    // SAFETY: a new mapping, anywhere; the header lies in it and is written before anybody reads it.
+    unsafe {
+        let whole = libc::mmap(ptr::null_mut(), len, access, kind, -1, 0);
+        if whole == libc::MAP_FAILED {
+            return ptr::null_mut();
+        }
+        #[cfg(target_os = "linux")]
+        if len >= HUGE {
+            // Large pages where the kernel has them: advice, not a promise.
+            libc::madvise(whole, len, libc::MADV_HUGEPAGE);
+        }
+        whole.cast::<usize>().write(class);
+        whole.cast::<u8>().add(HEADER)
+    }
+}
+
+/// Gives a block back to the kernel.
+///
+/// # Safety
+/// The block came from [`map`] and nobody uses it.
+unsafe fn unmap(block: *mut u8) {
+    // SAFETY: the whole mapping, header first, is the block's.
+    unsafe {
+        let len = HEADER + size_of_class(class_of_block(block));
+        // It cannot fail for a mapping of ours, and an allocator has nowhere to say so.
+        let _ = libc::munmap(block.sub(HEADER).cast(), len);
+    }
 }
 
 /// The class of a block in use.
@@ -88,6 +124,7 @@ impl<A> KeepLarge<A> {
                 free: 0,
                 used: 0,
                 peak: 0,
+                mapped: 0,
             }),
         }
     }
@@ -143,7 +180,7 @@ impl Kept {
 
     /// The largest free block, if there is too much memory; the caller frees it.
     fn surplus(&mut self) -> Option<*mut u8> {
-        if self.free + self.used <= self.peak + SLACK.max(self.peak / 8) {
+        if self.free + self.used <= self.peak + SLACK.max(self.peak / 4) {
             return None;
         }
         let class = self.first.iter().rposition(|block| !block.is_null())?;
@@ -152,8 +189,8 @@ impl Kept {
 }
 
 impl<A: GlobalAlloc> KeepLarge<A> {
-    /// A block for a request of `class`; whether it is fresh, and then zeroed if that was asked for.
-    fn block(&self, class: usize, zeroed: bool) -> (*mut u8, bool) {
+    /// A block for a request of `class`, and whether it is fresh, that is zeroed.
+    fn block(&self, class: usize) -> (*mut u8, bool) {
         let mut kept = self.kept();
         if let Some(block) = kept.take(class) {
             return (block, false);
@@ -164,37 +201,26 @@ impl<A: GlobalAlloc> KeepLarge<A> {
         kept.count(class);
         // Nothing of this size: what is kept may be of sizes that are no longer asked for.
         while let Some(block) = kept.surplus() {
-            // SAFETY: it came from `inner` with this layout, its header first.
-            unsafe {
-                let layout = whole_layout(class_of_block(block));
-                self.inner.dealloc(block.sub(HEADER), layout);
-            }
+            kept.mapped -= 1;
+            // SAFETY: nobody uses a listed block.
+            unsafe { unmap(block) };
         }
-        drop(kept);
-        let layout = whole_layout(class);
-        // SAFETY: the size is not 0; the header is written before anybody reads it.
-        unsafe {
-            let whole = if zeroed {
-                self.inner.alloc_zeroed(layout)
-            } else {
-                self.inner.alloc(layout)
-            };
-            if whole.is_null() {
-                self.kept().used -= size_of_class(class);
-                return (whole, true);
-            }
-            whole.cast::<usize>().write(class);
-            (whole.add(HEADER), true)
+        let block = map(class);
+        if block.is_null() {
+            kept.used -= size_of_class(class);
+        } else {
+            kept.mapped += 1;
         }
+        (block, true)
     }
 }
 
-// SAFETY: blocks come from `inner` with the layout of their class, which holds every layout that they
-// are handed out for, and go back with it; a listed block is handed out once.
+// SAFETY: a block holds every layout that it is handed out for, and a listed block is handed out once;
+// smaller ones are `inner`'s from first to last.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for KeepLarge<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match class_of(layout) {
-            Some(class) => self.block(class, false).0,
+            Some(class) => self.block(class).0,
             // SAFETY: passed on.
             None => unsafe { self.inner.alloc(layout) },
         }
@@ -205,7 +231,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for KeepLarge<A> {
             // SAFETY: passed on.
             return unsafe { self.inner.alloc_zeroed(layout) };
         };
-        let (block, fresh) = self.block(class, true);
+        let (block, fresh) = self.block(class);
         if !fresh && !block.is_null() {
             // SAFETY: the block is at least as large as the layout.
             unsafe { block.write_bytes(0, layout.size()) };
@@ -245,34 +271,11 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for KeepLarge<A> {
 #[cfg(test)]
 mod tests {
     use std::alloc::System;
-    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 
-    /// Counts what reaches the system.
-    struct Counting {
-        blocks: AtomicUsize,
-    }
-
-    // SAFETY: as the system's.
-    unsafe impl GlobalAlloc for Counting {
-        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-            self.blocks.fetch_add(1, Ordering::Relaxed);
-            // SAFETY: passed on.
-            unsafe { System.alloc(layout) }
-        }
-
-        unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-            self.blocks.fetch_sub(1, Ordering::Relaxed);
-            // SAFETY: passed on.
-            unsafe { System.dealloc(block, layout) }
-        }
-    }
-
-    fn pool() -> KeepLarge<Counting> {
-        KeepLarge::new(Counting {
-            blocks: AtomicUsize::new(0),
-        })
+    fn pool() -> KeepLarge<System> {
+        KeepLarge::new(System)
     }
 
     fn layout(size: usize) -> Layout {
@@ -314,7 +317,7 @@ mod tests {
             assert_ne!(second, third);
             pool.dealloc(second, layout(LARGE * 5 / 2));
             assert_ne!(pool.alloc(layout(LARGE)), second);
-            assert_eq!(pool.inner.blocks.load(Ordering::Relaxed), 3);
+            assert_eq!(pool.kept().mapped, 3);
         }
     }
 
@@ -348,7 +351,7 @@ mod tests {
             }
             // All of it again in another size: no more than the peak and the slack exist.
             let others: Vec<*mut u8> = (0..50).map(|_| pool.alloc(layout(3 << 20))).collect();
-            let blocks = pool.inner.blocks.load(Ordering::Relaxed);
+            let blocks = pool.kept().mapped;
             let kept = blocks - others.len();
             assert!(
                 (50 * 3 << 20) + kept * block <= 20 * block + SLACK,
@@ -360,7 +363,7 @@ mod tests {
             // What recurs is never given back.
             for _ in 0..3 {
                 let again: Vec<*mut u8> = (0..50).map(|_| pool.alloc(layout(3 << 20))).collect();
-                assert_eq!(pool.inner.blocks.load(Ordering::Relaxed), blocks);
+                assert_eq!(pool.kept().mapped, blocks);
                 for block in again {
                     pool.dealloc(block, layout(3 << 20));
                 }

@@ -168,7 +168,15 @@ impl ConvKernels for Flex {
         let (c, o) = (shape[1] * conv.groups, shape[0]);
         let (input, dy) = (values(&x), values(&gradient));
         let mut dw = vec![0.0f32; shape.iter().product()];
-        match choose(conv, c, o) {
+        let algorithm = match choose(conv, c, o) {
+            Algorithm::Winograd
+                if !winograd::applies_to_weight(&conv.window, &conv.input, c, o) =>
+            {
+                Algorithm::Direct
+            }
+            other => other,
+        };
+        match algorithm {
             Algorithm::Winograd => {
                 winograd::weight_gradient(level, &conv.input, input, dy, [o, c], &mut dw);
             }

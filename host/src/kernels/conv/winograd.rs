@@ -11,6 +11,8 @@
 //! Interpolation points are 0, ±5/8, ±11/8 and ∞: exact in binary and spread evenly, so that the
 //! error is about 1.5e-6 of the norm, five times that of a plain sum (0, ±1, ±2, ∞: ten times).
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::direct::Epilogue;
@@ -22,16 +24,20 @@ use super::winograd_tiles::{
 use crate::kernels::gemm::{
     self, PANEL, Product, Rows, Start, pack_panels, pack_strips, packed_len, strips_len,
 };
-use crate::kernels::maps::{Segment, Shared, cells};
+use crate::kernels::maps::{Segment, Shared, cells, filled};
 use crate::kernels::scratch::with_scratch;
 use crate::kernels::simd::Level;
 
 /// Rows and columns of outputs of a tile.
 pub(crate) const TILE: usize = 4;
 /// Fewer tiles do not pay for the transformed weights.
-const FEWEST_TILES: usize = 24;
+const FEWEST_TILES: usize = 6;
+/// Fewer tiles do not pay for the transformed weight gradient, which is four times the weight.
+const FEWEST_GRADIENT_TILES: usize = 32;
 /// Narrower products do not pay for the transformed maps.
 const FEWEST_CHANNELS: usize = 16;
+/// Up to so many tiles the weights are the larger part, and every task transforms its own.
+const FEW_TILES: usize = 256;
 /// Floats of the transformed inputs of one task (3 MiB).
 const TASK_FLOATS: usize = 768 * 1024;
 /// Output channels that a task finishes together: their sums stay near the processor.
@@ -39,11 +45,17 @@ const TASK_CHANNELS: usize = 2 * PANEL;
 /// Floats of the transformed maps of one round of the weight gradient (16 MiB).
 const ROUND_FLOATS: usize = 4 * 1024 * 1024;
 
-/// Whether this algorithm is the faster one for a convolution of `c` to `o` channels.
+/// Whether this algorithm is the faster one for a convolution of `c` to `o` channels and for the
+/// gradient at its input.
 pub(crate) fn applies(window: &Window, segments: &[Segment], c: usize, o: usize) -> bool {
     *window == Window::square(3, 1, 1)
         && c.min(o) >= FEWEST_CHANNELS
         && num_tiles(segments) >= FEWEST_TILES
+}
+
+/// Whether it is for the gradient at its weight.
+pub(crate) fn applies_to_weight(window: &Window, segments: &[Segment], c: usize, o: usize) -> bool {
+    applies(window, segments, c, o) && num_tiles(segments) >= FEWEST_GRADIENT_TILES
 }
 
 fn num_tiles(segments: &[Segment]) -> usize {
@@ -135,10 +147,20 @@ pub(crate) fn convolve(
     out: Shared,
 ) {
     let (k, n) = if transposed { (o, c) } else { (c, o) };
-    let weights = transformed_weight(level, weight, [o, c], transposed);
     let tiles = tiles(segments);
     assert_eq!(out.len(), cells(segments) * n, "output of another size");
+    let weights = Weights {
+        level,
+        values: weight,
+        c,
+        transposed,
+        k,
+    };
     let zeros = vec![0.0f32; k];
+    if tiles.len() <= FEW_TILES && n >= 4 * PANEL {
+        return by_channels(&tiles, x, &zeros, &weights, n, epilogue, out);
+    }
+    let transformed = weights.all(n);
     let step = tiles_of_task(tiles.len(), k, TASK_FLOATS);
     tiles.par_chunks(step).for_each(|tiles| {
         let from = Layout::new(tiles.len(), k);
@@ -150,87 +172,171 @@ pub(crate) fn convolve(
                 input_tile(level, at, x, k, &zeros, places, from.place);
             }
             for n0 in (0..n).step_by(TASK_CHANNELS) {
-                let width = TASK_CHANNELS.min(n - n0);
-                for place in 0..PLACES {
-                    let weights = &weights[place * packed_len(k, n)..][..packed_len(k, n)];
-                    // SAFETY: `inputs` and `sums` hold `PLACES` places of these tiles.
-                    unsafe {
-                        let product = Product {
-                            m: tiles.len(),
-                            columns: n0..n0 + width,
-                            n,
-                            k,
-                            a: inputs.as_ptr().add(place * from.place),
-                            rows: Rows::Strided(from.pitch),
-                            b: weights.as_ptr(),
-                            out: sums.as_mut_ptr().add(place * to.place),
-                            out_stride: to.pitch,
-                            start: Start::Zero,
-                            relu: false,
-                        };
-                        gemm::product(level, &product);
-                    }
-                }
+                let part = n0..(n0 + TASK_CHANNELS).min(n);
+                let weights = (&transformed[..], n, part.clone());
+                products(level, tiles.len(), k, (inputs, from), weights, (sums, to));
                 for (number, at) in tiles.iter().enumerate() {
                     let places = &sums[number * to.pitch..];
+                    let part = (n, part.clone());
                     // SAFETY: the cells of a tile belong to it alone.
-                    unsafe {
-                        output_tile(
-                            level,
-                            at,
-                            places,
-                            to.place,
-                            (n, n0..n0 + width),
-                            epilogue,
-                            out,
-                        );
-                    }
+                    unsafe { output_tile(level, at, places, to.place, part, epilogue, out) };
                 }
             }
         });
     });
 }
 
-/// `G w Gᵀ` for every place, packed as the right side of a product: `[place][packed k, n]`.
-fn transformed_weight(
-    level: Level,
-    weight: &[f32],
-    [o, c]: [usize; 2],
-    transposed: bool,
-) -> Vec<f32> {
-    let (k, n) = if transposed { (o, c) } else { (c, o) };
-    let len = packed_len(k, n);
-    let mut places = vec![0.0f32; PLACES * len];
-    let shared = Shared::new(&mut places);
-    // A task is some rows of one panel: rows share a cache line of the weight.
-    let panels = n.div_ceil(PANEL);
-    const ROWS: usize = 32;
-    let row_blocks = k.div_ceil(ROWS);
-    (0..panels * row_blocks).into_par_iter().for_each(|task| {
-        let (panel, block) = (task / row_blocks, task % row_blocks);
-        let n0 = panel * PANEL;
-        let width = PANEL.min(n - n0);
-        for row in block * ROWS..((block + 1) * ROWS).min(k) {
-            let mut taps = [[0.0f32; PANEL]; 9];
-            for column in 0..width {
-                let (o, i) = if transposed {
-                    (row, n0 + column)
-                } else {
-                    (n0 + column, row)
-                };
-                let kernel = &weight[(o * c + i) * 9..][..9];
-                for (tap, &value) in kernel.iter().enumerate() {
-                    taps[if transposed { 8 - tap } else { tap }][column] = value;
-                }
-            }
-            // SAFETY: this row of this panel belongs to this task alone, in every place.
+/// All tiles are transformed first; then a task takes some output channels of all tiles, with
+/// weights that it transforms itself and that never leave its cache for long.
+fn by_channels(
+    tiles: &[TileAt],
+    x: &[f32],
+    zeros: &[f32],
+    weights: &Weights<'_>,
+    n: usize,
+    epilogue: Epilogue<'_>,
+    out: Shared,
+) {
+    let (level, k) = (weights.level, weights.k);
+    let from = Layout::new(tiles.len(), k);
+    let width = if n >= 4 * TASK_CHANNELS {
+        TASK_CHANNELS
+    } else {
+        PANEL
+    };
+    let to = Layout::new(tiles.len(), width);
+    let mut inputs = vec![0.0f32; from.len()];
+    let shared = Shared::new(&mut inputs);
+    tiles.par_chunks(8).enumerate().for_each(|(group, tiles)| {
+        for (i, at) in tiles.iter().enumerate() {
+            // SAFETY: the row of this tile, in every place, belongs to this task alone.
             unsafe {
-                let to = shared.at(gemm::packed_at(k, n, row, n0));
-                weight_places(level, &taps, to, len);
+                let places = shared.at((group * 8 + i) * from.pitch);
+                input_tile_at(level, at, x, k, zeros, places, from.place);
             }
         }
     });
-    places
+    (0..n.div_ceil(width)).into_par_iter().for_each(|task| {
+        let part = task * width..((task + 1) * width).min(n);
+        let len = PLACES * packed_len(k, part.len());
+        with_scratch(len + to.len(), |scratch| {
+            let (transformed, sums) = scratch.split_at_mut(len);
+            let own = Shared::new(transformed);
+            for n0 in part.clone().step_by(PANEL) {
+                let column = n0 - part.start;
+                // SAFETY: the scratch is this task's own.
+                unsafe {
+                    weights.panel(n0..part.end.min(n0 + PANEL), 0..k, own, column, part.len())
+                };
+            }
+            let own = (&transformed[..], part.len(), 0..part.len());
+            products(level, tiles.len(), k, (&inputs, from), own, (sums, to));
+            for (number, at) in tiles.iter().enumerate() {
+                let places = &sums[number * to.pitch..];
+                let part = (n, part.clone());
+                // SAFETY: these channels of a tile's cells belong to this task alone.
+                unsafe { output_tile(level, at, places, to.place, part, epilogue, out) };
+            }
+        });
+    });
+}
+
+/// The product of every place: `sums = inputs · weights[.., part]`. `weights` are `[k, n]` packed,
+/// one after another.
+fn products(
+    level: Level,
+    tiles: usize,
+    k: usize,
+    (inputs, from): (&[f32], Layout),
+    (weights, n, part): (&[f32], usize, Range<usize>),
+    (sums, to): (&mut [f32], Layout),
+) {
+    assert!(inputs.len() >= from.len() && sums.len() >= to.len());
+    assert!(weights.len() >= PLACES * packed_len(k, n));
+    for place in 0..PLACES {
+        // SAFETY: checked: the places of these tiles and weights.
+        unsafe {
+            let product = Product {
+                m: tiles,
+                n,
+                columns: part.clone(),
+                k,
+                a: inputs.as_ptr().add(place * from.place),
+                rows: Rows::Strided(from.pitch),
+                b: weights.as_ptr().add(place * packed_len(k, n)),
+                out: sums.as_mut_ptr().add(place * to.place),
+                out_stride: to.pitch,
+                start: Start::Zero,
+                relu: false,
+            };
+            gemm::product(level, &product);
+        }
+    }
+}
+
+/// A weight `[o, c, 3, 3]` on its way to `G w Gᵀ`.
+struct Weights<'a> {
+    level: Level,
+    values: &'a [f32],
+    c: usize,
+    /// Turned by 180°, with the roles of `o` and `c` swapped.
+    transposed: bool,
+    /// Channels that are summed over.
+    k: usize,
+}
+
+impl Weights<'_> {
+    /// Every place, packed as the right side of a product: `[place][packed k, n]`.
+    fn all(&self, n: usize) -> Vec<f32> {
+        // A task is some rows of one panel: rows share cache lines of the weight.
+        const ROWS: usize = 32;
+        let blocks = self.k.div_ceil(ROWS);
+        let write = |places: Shared| {
+            (0..n.div_ceil(PANEL) * blocks)
+                .into_par_iter()
+                .for_each(|task| {
+                    let (n0, row) = (task / blocks * PANEL, task % blocks * ROWS);
+                    let rows = row..(row + ROWS).min(self.k);
+                    // SAFETY: these rows of this panel belong to this task alone, in every place.
+                    unsafe { self.panel(n0..n.min(n0 + PANEL), rows, places, n0, n) };
+                });
+        };
+        // SAFETY: the tasks cover all rows and panels of every place.
+        unsafe { filled(PLACES * packed_len(self.k, n), write) }
+    }
+
+    /// Some rows of the panel of `columns`, to the panel of column `at` of packed matrices of `n`.
+    ///
+    /// # Safety
+    /// Nobody else touches these rows of that panel; `to` holds every place.
+    unsafe fn panel(
+        &self,
+        columns: Range<usize>,
+        rows: Range<usize>,
+        to: Shared,
+        at: usize,
+        n: usize,
+    ) {
+        for row in rows {
+            let mut taps = [[0.0f32; PANEL]; 9];
+            for (lane, column) in columns.clone().enumerate() {
+                let (o, i) = if self.transposed {
+                    (row, column)
+                } else {
+                    (column, row)
+                };
+                let kernel = &self.values[(o * self.c + i) * 9..][..9];
+                for (tap, &value) in kernel.iter().enumerate() {
+                    taps[if self.transposed { 8 - tap } else { tap }][lane] = value;
+                }
+            }
+            // SAFETY: the caller's promise.
+            unsafe {
+                let place = to.at(gemm::packed_at(self.k, n, row, at));
+                weight_places(self.level, &taps, place, packed_len(self.k, n));
+            }
+        }
+    }
 }
 
 /// `dw` `[o, c, 3, 3]`.
