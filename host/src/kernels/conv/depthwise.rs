@@ -118,8 +118,9 @@ fn run(
         let source = sources[at.segment];
         let image = image_of(from, source, from_at[at.segment], at.image, channels);
         let first = to_at[at.segment] + at.image * target.h * target.w;
+        let mut taps = Taps::default();
         for cell in at.start..at.start + at.len {
-            let taps = Taps::of(gather, [cell / grid.w, cell % grid.w], source);
+            let taps = taps.of(gather, [cell / grid.w, cell % grid.w], source);
             let [y, x] = place(cell, grid);
             // SAFETY: each cell belongs to one task; taps lie in the image.
             unsafe {
@@ -127,7 +128,7 @@ fn run(
                 let bias = epilogue.bias.map_or(std::ptr::null(), <[f32]>::as_ptr);
                 cell_sum(
                     level,
-                    &taps,
+                    taps,
                     image,
                     weight,
                     bias,
@@ -140,26 +141,26 @@ fn run(
     });
 }
 
-/// The taps of a cell that lie in the source, as `(cell, tap)`.
+/// The taps of a cell that lie in the source, as `(cell, tap)`; one list serves all cells of a task.
+#[derive(Default)]
 struct Taps {
     inside: Vec<(usize, usize)>,
 }
 
 impl Taps {
-    fn of(gather: &Gather, [y, x]: [usize; 2], source: Segment) -> Self {
-        let (y, x) = (
-            (y * gather.step[0]).cast_signed(),
-            (x * gather.step[1]).cast_signed(),
-        );
-        let inside = gather.taps.iter().filter_map(|tap| {
+    fn of(&mut self, gather: &Gather, [y, x]: [usize; 2], source: Segment) -> &Self {
+        let y = (y * gather.step[0]).cast_signed();
+        let x = (x * gather.step[1]).cast_signed();
+        self.inside.clear();
+        for tap in &gather.taps {
             let (y, x) = (y + tap.y, x + tap.x);
-            let inside =
-                y >= 0 && x >= 0 && y < source.h.cast_signed() && x < source.w.cast_signed();
-            inside.then(|| (y.unsigned_abs() * source.w + x.unsigned_abs(), tap.tap))
-        });
-        Taps {
-            inside: inside.collect(),
+            if (0..source.h.cast_signed()).contains(&y) && (0..source.w.cast_signed()).contains(&x)
+            {
+                let cell = y.unsigned_abs() * source.w + x.unsigned_abs();
+                self.inside.push((cell, tap.tap));
+            }
         }
+        self
     }
 }
 
@@ -228,6 +229,7 @@ pub(crate) fn weight_gradient(
         .par_chunks(each)
         .map(|stretches| {
             let mut sums = vec![0.0f32; taps * channels];
+            let mut inside = Taps::default();
             for &Stretch {
                 segment,
                 image,
@@ -239,10 +241,10 @@ pub(crate) fn weight_gradient(
                 let input = image_of(x, source, from[segment], image, channels);
                 let upstream = image_of(dy, grid, to[segment], image, channels);
                 for cell in start..start + len {
-                    let taps = Taps::of(&reading, [cell / grid.w, cell % grid.w], source);
+                    let taps = inside.of(&reading, [cell / grid.w, cell % grid.w], source);
                     let upstream = &upstream[cell * channels..][..channels];
                     // SAFETY: taps lie in the image, `sums` is `[taps][channels]`.
-                    unsafe { add_products(level, &taps, input, upstream, &mut sums) };
+                    unsafe { add_products(level, taps, input, upstream, &mut sums) };
                 }
             }
             sums

@@ -44,29 +44,84 @@ fn gather(
     }
     // With all channels of a row taken, a run of taps is one copy.
     let run = if pitch == c { gather.run } else { 1 };
-    for (cell, row) in (first..first + len).zip(columns.chunks_exact_mut(row_len)) {
-        let y = (cell / grid_w * gather.step[0]).cast_signed();
-        let x = (cell % grid_w * gather.step[1]).cast_signed();
-        for (taps, out) in gather.taps.chunks(run).zip(row.chunks_mut(run * c)) {
-            let (source_y, source_x) = (y + taps[0].y, x + taps[0].x);
+    let end = first + len;
+    let mut cell = first;
+    while cell < end {
+        let (y, x) = (cell / grid_w, cell % grid_w);
+        let count = (grid_w - x).min(end - cell);
+        let rows = &mut columns[(cell - first) * row_len..][..count * row_len];
+        for (number, taps) in gather.taps.chunks(run).enumerate() {
+            let reading = Run {
+                step: gather.step[1],
+                taps: taps.len().cast_signed(),
+                x: taps[0].x,
+                floats: taps.len() * c,
+                at: number * run * c,
+                row_len,
+            };
+            let source_y = (y * gather.step[0]).cast_signed() + taps[0].y;
             if source_y < 0 || source_y >= source.h.cast_signed() {
-                out.fill(0.0);
+                reading.clear(rows);
                 continue;
             }
-            let line = source_y.unsigned_abs() * source.w;
-            let low = (-source_x)
-                .clamp(0, taps.len().cast_signed())
-                .unsigned_abs();
-            let high = (source.w.cast_signed() - source_x)
-                .clamp(low.cast_signed(), taps.len().cast_signed())
-                .unsigned_abs();
-            if low > 0 || high < taps.len() {
-                out.fill(0.0);
+            let line = source_y.unsigned_abs() * source.w * pitch;
+            let line = &image[line..line + source.w * pitch];
+            reading.gather(line, [source.w, pitch, offset], x, c, rows);
+        }
+        cell += count;
+    }
+}
+
+/// A run of taps side by side, for the cells of one row of a grid.
+struct Run {
+    /// Source cells from one grid cell to the next.
+    step: usize,
+    taps: isize,
+    /// Source column of the first tap under grid column 0.
+    x: isize,
+    /// Floats of the run, and where they lie in a row of the column matrix.
+    floats: usize,
+    at: usize,
+    row_len: usize,
+}
+
+impl Run {
+    fn clear(&self, rows: &mut [f32]) {
+        for row in rows.chunks_exact_mut(self.row_len) {
+            row[self.at..self.at + self.floats].fill(0.0);
+        }
+    }
+
+    /// From the source's `line` of `[width, pitch, offset]` to `rows`, the grid cells from `x` on.
+    fn gather(
+        &self,
+        line: &[f32],
+        [width, pitch, offset]: [usize; 3],
+        x: usize,
+        c: usize,
+        rows: &mut [f32],
+    ) {
+        let count = rows.len() / self.row_len;
+        let source_x = |i: usize| ((x + i) * self.step).cast_signed() + self.x;
+        let last = width.cast_signed() - self.taps;
+        let low = (0..count).position(|i| source_x(i) >= 0).unwrap_or(count);
+        let inside = (low..count).rev().find(|&i| source_x(i) <= last);
+        let high = inside.map_or(low, |i| i + 1);
+        for (i, row) in rows.chunks_exact_mut(self.row_len).enumerate() {
+            let out = &mut row[self.at..self.at + self.floats];
+            if (low..high).contains(&i) {
+                let start = source_x(i).unsigned_abs() * pitch + offset;
+                copy(&line[start..start + self.floats], out);
+                continue;
             }
-            if low < high {
-                let start = (line + (source_x + low.cast_signed()).unsigned_abs()) * pitch + offset;
-                let from = &image[start..start + (high - low) * c];
-                copy(from, &mut out[low * c..high * c]);
+            // At the borders, the taps that exist.
+            out.fill(0.0);
+            let first = (-source_x(i)).clamp(0, self.taps);
+            let end = (width.cast_signed() - source_x(i)).clamp(first, self.taps);
+            if first < end {
+                let start = (source_x(i) + first).unsigned_abs() * pitch + offset;
+                let (first, end) = (first.unsigned_abs() * c, end.unsigned_abs() * c);
+                out[first..end].copy_from_slice(&line[start..start + end - first]);
             }
         }
     }
