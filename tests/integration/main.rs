@@ -5,6 +5,7 @@
 )]
 
 mod abi_layout;
+mod bench;
 mod cli;
 mod plugin_calls;
 mod plugin_faults;

@@ -66,10 +66,15 @@ fn equal_seeds_give_equal_bits_whatever_the_number_of_threads() {
         bench.path(out)
     };
     let one = train("one", "1", "1", "5");
-    let three = train("three", "3", "2", "5");
     let other = train("other", "1", "1", "6");
-    assert!(student(&one) == student(&three), "students differ");
-    assert_eq!(metrics(&one), metrics(&three));
+    for threads in ["2", "4"] {
+        let many = train(threads, threads, "2", "5");
+        assert!(
+            student(&one) == student(&many),
+            "{threads} threads: students differ"
+        );
+        assert_eq!(metrics(&one), metrics(&many), "{threads} threads");
+    }
     assert!(student(&one) != student(&other), "the seed has no effect");
 }
 

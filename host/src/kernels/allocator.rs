@@ -354,7 +354,7 @@ mod tests {
             let blocks = pool.kept().mapped;
             let kept = blocks - others.len();
             assert!(
-                (50 * 3 << 20) + kept * block <= 20 * block + SLACK,
+                50 * (3 << 20) + kept * block <= 20 * block + SLACK,
                 "{kept} kept"
             );
             for other in others {

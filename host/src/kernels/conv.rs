@@ -8,10 +8,12 @@
 //! Work is split by extents alone, every task writes its own part of the output, and partial sums are
 //! added in order: results do not depend on the number of threads, bit for bit.
 
+mod columns;
 mod depthwise;
 mod direct;
 mod geometry;
 mod host;
+mod weight_gradient;
 mod winograd;
 mod winograd_tiles;
 

@@ -320,7 +320,7 @@ pub fn batch_norm(
 ) -> Normalized {
     let both = packed_moments(&x);
     let [_, channels] = both.dims();
-    let [mean, var] = [0, 1].map(|row| both.clone().slice([row..row + 1]).reshape([channels]));
+    let [mean, var] = [0, 1].map(|row| both.clone().narrow(0, row, 1).reshape([channels]));
     let none = || Tensor::zeros([0, channels], &x.device().inner());
     let residual = residual.unwrap_or_else(none);
     let output = Tensor::from_dispatch(<Dispatch as NormOps>::maps_batch_norm(

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use burn::tensor::{Device, Distribution, Tensor};
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -84,7 +84,9 @@ struct Times {
 pub fn run(_: &OpArgs) -> anyhow::Result<i32> {
     let mut current: Option<(Spec, Op)> = None;
     follow(|line| {
-        let spec: Spec = serde_json::from_str(line)?;
+        let spec: Spec = serde_json::from_str(line).with_context(|| {
+            format!("`{line}` is no operation; `kdhost bench op --help` shows one")
+        })?;
         if current.as_ref().is_none_or(|(known, _)| *known != spec) {
             let op = Op::new(&spec)?;
             current = Some((spec, op));

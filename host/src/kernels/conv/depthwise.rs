@@ -2,7 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::direct::{Epilogue, image_of, offsets};
+use super::columns::{image_of, offsets};
+use super::direct::Epilogue;
 use super::geometry::{Gather, Window};
 use crate::kernels::maps::{Segment, Shared, Stretch, cells, stretches};
 use crate::kernels::simd::{Level, Simd, simd_entry};

@@ -6,7 +6,7 @@ use burn::tensor::{DType, FloatDType};
 use burn_flex::FlexTensor;
 
 use super::direct::{self, Epilogue};
-use super::{Conv, ConvKernels, depthwise, winograd};
+use super::{Conv, ConvKernels, depthwise, weight_gradient, winograd};
 use crate::kernels::flex::{contiguous, own_values, tensor, values};
 use crate::kernels::maps::{Channels, Shared, cells, filled};
 use crate::kernels::norm::kernel as norm;
@@ -192,7 +192,7 @@ impl ConvKernels for Flex {
                         group_of(o, group, conv.groups),
                     );
                     let (x, dy) = ((input, from), (dy, to));
-                    direct::weight_gradient(level, &conv.window, &conv.input, x, dy, dw);
+                    weight_gradient::weight_gradient(level, &conv.window, &conv.input, x, dy, dw);
                 }
             }
         }

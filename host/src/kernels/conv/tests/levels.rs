@@ -69,7 +69,7 @@ fn direct(level: Level, case: &Case, operands: &Operands) -> [Vec<f32>; 3] {
     let to = (Shared::new(&mut dx), inputs);
     direct::input_gradient(level, window, input, (upstream, outputs), weight, to);
     let from = ((&x[..], inputs), (&upstream[..], outputs));
-    direct::weight_gradient(level, window, input, from.0, from.1, &mut dw);
+    weight_gradient::weight_gradient(level, window, input, from.0, from.1, &mut dw);
     [y, dx, dw]
 }
 
