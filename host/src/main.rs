@@ -5,13 +5,14 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use kdhost::cli::{self, Cli, report, telemetry};
 use kdhost::exit_code;
-use kdhost::kernels::allocator::KeepLarge;
+use kdhost::kernels::allocator::{self, KeepLarge};
 use mimalloc::MiMalloc;
 
 #[global_allocator]
 static ALLOCATOR: KeepLarge<MiMalloc> = KeepLarge::new(MiMalloc);
 
 fn main() -> ExitCode {
+    allocator::keep_system_heap();
     let cli = Cli::parse();
     telemetry::init(cli.is_quiet());
     let code = cli::run(cli).unwrap_or_else(|error| {

@@ -114,6 +114,19 @@ unsafe fn class_of_block(block: *mut u8) -> usize {
     unsafe { block.sub(HEADER).cast::<usize>().read() }
 }
 
+/// Makes the C library keep its heap too: plugins allocate there, and their maps come and go every
+/// step like ours. To be called before they do.
+pub fn keep_system_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: sets numbers of the allocator; refused ones leave it as it was.
+    unsafe {
+        // No mappings of their own for large blocks, nothing trimmed, growth in large steps.
+        libc::mallopt(libc::M_MMAP_MAX, 0);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
+        libc::mallopt(libc::M_TOP_PAD, 32 << 20);
+    }
+}
+
 impl<A> KeepLarge<A> {
     /// Around `inner`.
     pub const fn new(inner: A) -> Self {
