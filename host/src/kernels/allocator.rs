@@ -25,7 +25,7 @@ const HUGE: usize = 8 * 1024 * 1024;
 /// Before each block lies a page that says its class.
 const HEADER: usize = 4096;
 /// Used and free blocks together may exceed the most that was lately used by a quarter, or by this.
-const SLACK: usize = 80 * 1024 * 1024;
+const SLACK: usize = 32 * 1024 * 1024;
 
 /// Keeps large blocks of `A`.
 pub struct KeepLarge<A> {
