@@ -16,6 +16,7 @@ mod host;
 mod weight_gradient;
 mod winograd;
 mod winograd_tiles;
+mod winograd_transforms;
 
 #[cfg(test)]
 mod tests;
@@ -92,7 +93,7 @@ pub trait ConvKernels: Backend {
         conv: &Conv,
     ) -> FloatTensor<Self>;
 
-    /// `gradient` where the output `y` is positive (everywhere, without `y`), and its sum over the
+    /// `gradient` unless the output `y` is at most 0 (everywhere, without `y`), and its sum over the
     /// cells: the gradient at the bias.
     fn epilogue_gradient(
         gradient: FloatTensor<Self>,

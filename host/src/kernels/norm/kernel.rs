@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! y  = relu(γ (x − μ) / √(σ² + ε) + β + residual)          σ² biased
-//! g  = dy where y > 0                                      = d_residual
+//! g  = dy unless y <= 0                                   = d_residual
 //! dβ = Σ g      dγ = Σ g x̂      dx = γ/√(σ² + ε) · (g − dβ/M − x̂ dγ/M)
 //! ```
 //! Forward and backward read their maps twice each: once for sums over the cells, once to write.
@@ -217,7 +217,7 @@ pub(crate) struct Sums {
     pub(crate) gx: Vec<f64>,
 }
 
-/// Sums of `g = dy` (where `y > 0`, if given) and of `g (x - mean)`, by channel.
+/// Sums of `g = dy` (unless `y <= 0`, if `y` is given) and of `g (x - mean)`, by channel.
 ///
 /// With `write`, `g` is written there; it may be `dy`'s own memory.
 pub(crate) fn gradient_sums(
@@ -327,7 +327,7 @@ unsafe fn sum_block_at<S: Simd>(
     }
 }
 
-/// `dx = a g + b x + c` with `g = dy` where `y > 0` (if given); the factors one a channel.
+/// `dx = a g + b x + c` with `g = dy` unless `y <= 0` (if given); the factors one a channel.
 ///
 /// `dx` may be `dy`'s own memory.
 pub(crate) fn input_gradient(
