@@ -19,7 +19,7 @@ pub use fingerprint::{fingerprint, input_fingerprint};
 pub use loader::{Epoch, Loader, LoaderOptions, Skipped};
 pub use registry::{DatasetEntry, OpenDataset, Split, open};
 pub use shapes::ShapesDataset;
-pub use transforms::{Sample, Transform, flip_drawn};
+pub use transforms::{Sample, Transform, flip_drawn, resize};
 pub use voc::VocDataset;
 
 /// Ground truth of one image as the network sees it: after resize and flip, crowd regions left out.

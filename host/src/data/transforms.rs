@@ -109,7 +109,7 @@ impl Transform {
         let image = if size == pixels.size {
             self.planes(&pixels.data, size, flip)
         } else {
-            self.planes(&resize(pixels, size), size, flip)
+            self.planes(&resize(pixels, size).data, size, flip)
         };
         let mut targets = ImageTargets::default();
         for object in record.objects.iter().filter(|object| !object.is_crowd) {
@@ -156,13 +156,15 @@ impl Transform {
 }
 
 /// Antialiased bilinear resize of 8-bit pixels.
-fn resize(pixels: &RgbPixels, size: [usize; 2]) -> Vec<u8> {
+#[must_use]
+pub fn resize(pixels: &RgbPixels, size: [usize; 2]) -> RgbPixels {
     let extent = |v: usize| u32::try_from(v).expect("images have less than 2^32 pixels a side");
     let [height, width] = pixels.size.map(extent);
     let source = ImageBuffer::<Rgb<u8>, &[u8]>::from_raw(width, height, &pixels.data)
         .expect("pixels fill their size");
     let [height, width] = size.map(extent);
-    image::imageops::resize(&source, width, height, FilterType::Triangle).into_raw()
+    let data = image::imageops::resize(&source, width, height, FilterType::Triangle).into_raw();
+    RgbPixels { size, data }
 }
 
 /// A box of a `[height, width]` image in the pixels of its resized, maybe mirrored, version.
