@@ -9,6 +9,7 @@ mod decode;
 mod fingerprint;
 mod loader;
 mod registry;
+mod resize;
 mod shapes;
 mod transforms;
 mod voc;
@@ -18,8 +19,9 @@ pub use decode::decode;
 pub use fingerprint::{fingerprint, input_fingerprint};
 pub use loader::{Epoch, Loader, LoaderOptions, Skipped};
 pub use registry::{DatasetEntry, OpenDataset, Split, open};
+pub use resize::resize;
 pub use shapes::ShapesDataset;
-pub use transforms::{Sample, Transform, flip_drawn, resize};
+pub use transforms::{Sample, Transform, flip_drawn};
 pub use voc::VocDataset;
 
 /// Ground truth of one image as the network sees it: after resize and flip, crowd regions left out.

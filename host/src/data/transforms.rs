@@ -1,9 +1,6 @@
 //! Resize, horizontal flip, normalisation; boxes move exactly with the pixels.
 
-use image::imageops::FilterType;
-use image::{ImageBuffer, Rgb};
-
-use super::{DatasetError, ImageMeta, ImageTargets, Record, RgbPixels};
+use super::{DatasetError, ImageMeta, ImageTargets, Record, RgbPixels, resize};
 use crate::config::{ResizeMode, TransformConfig};
 use crate::rng::KeyedRng;
 
@@ -32,8 +29,8 @@ pub fn flip_drawn(probability: f64, seed: u64, epoch: u64, image_id: i64) -> boo
 ///   torchvision's `GeneralizedRCNNTransform`: scale `min(short_side / shorter, long_side /
 ///   longer)`, extents rounded down.
 /// - Pixels are resized as 8-bit values with a bilinear filter that widens when it shrinks
-///   (antialias), as Pillow's `BILINEAR` and torchvision's `Resize`; torchvision's *detection*
-///   transform does not antialias.
+///   (antialias): [`resize`], equal to Pillow's `BILINEAR`; torchvision's `Resize` differs by
+///   rounding, torchvision's *detection* transform does not antialias.
 /// - Normalisation is `(value / 255 - mean) / std` per RGB channel.
 #[derive(Clone, Debug)]
 pub struct Transform {
@@ -153,18 +150,6 @@ impl Transform {
         }
         planes
     }
-}
-
-/// Antialiased bilinear resize of 8-bit pixels.
-#[must_use]
-pub fn resize(pixels: &RgbPixels, size: [usize; 2]) -> RgbPixels {
-    let extent = |v: usize| u32::try_from(v).expect("images have less than 2^32 pixels a side");
-    let [height, width] = pixels.size.map(extent);
-    let source = ImageBuffer::<Rgb<u8>, &[u8]>::from_raw(width, height, &pixels.data)
-        .expect("pixels fill their size");
-    let [height, width] = size.map(extent);
-    let data = image::imageops::resize(&source, width, height, FilterType::Triangle).into_raw();
-    RgbPixels { size, data }
 }
 
 /// A box of a `[height, width]` image in the pixels of its resized, maybe mirrored, version.
