@@ -174,25 +174,26 @@ impl pulp::NullaryFnOnce for Columns<'_> {
             .zip(out.chunks_mut(out_stride * ROWS))
         {
             for (number, row) in source.chunks_exact(width * 3).enumerate() {
-                let words = block.chunks_exact_mut(LANES);
-                for (column, words) in words.enumerate() {
-                    let to = number * WORD;
-                    if let Some(word) = row.get(column * 3..column * 3 + WORD) {
-                        words[to..to + WORD].copy_from_slice(word);
-                    } else {
-                        words[to..to + 3].copy_from_slice(&row[column * 3..]);
+                let words = block.as_chunks_mut::<LANES>().0;
+                for (column, words) in words.iter_mut().enumerate() {
+                    let words = &mut words.as_chunks_mut::<WORD>().0[number];
+                    // Words of a fixed length are moved at once; a call would copy any other.
+                    match row[column * 3..].first_chunk() {
+                        Some(word) => *words = *word,
+                        None => words[..3].copy_from_slice(&row[column * 3..][..3]),
                     }
                 }
             }
-            let rows = out.len() / out_stride;
             for (column, (first, weights)) in weights.iter().enumerate() {
                 let words: [u8; LANES] = weigh(&block, first * LANES, LANES, weights);
-                let last = (column + 1) * 3 == out_stride;
-                for row in 0..rows {
-                    let (from, to) = (row * WORD, row * out_stride + column * 3);
-                    // The fourth byte is overwritten by the next column.
-                    let bytes = if last { 3 } else { WORD };
-                    out[to..to + bytes].copy_from_slice(&words[from..from + bytes]);
+                let words = words.as_chunks::<WORD>().0;
+                for (out, word) in out.chunks_exact_mut(out_stride).zip(words) {
+                    let out = &mut out[column * 3..];
+                    match out.first_chunk_mut() {
+                        // The fourth byte is overwritten by the next column.
+                        Some(out) => *out = *word,
+                        None => out[..3].copy_from_slice(&word[..3]),
+                    }
                 }
             }
         }
