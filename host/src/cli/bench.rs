@@ -1,5 +1,6 @@
 //! `kdhost bench`: what a training step costs, and where the time goes.
 
+pub mod data;
 pub mod op;
 pub mod step;
 
@@ -17,6 +18,8 @@ pub enum BenchCommand {
     Step(step::StepArgs),
     /// Single operations, as a partner of `tests/bench/side_by_side.py`.
     Op(op::OpArgs),
+    /// Decoding and resizing the JPEG files of a folder, on one thread.
+    Data(data::DataArgs),
 }
 
 /// Carries out a bench.
@@ -27,6 +30,7 @@ pub fn run(command: &BenchCommand) -> anyhow::Result<i32> {
     match command {
         BenchCommand::Step(args) => step::run(args),
         BenchCommand::Op(args) => op::run(args),
+        BenchCommand::Data(args) => data::run(args),
     }
 }
 

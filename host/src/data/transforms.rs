@@ -1,9 +1,6 @@
 //! Resize, horizontal flip, normalisation; boxes move exactly with the pixels.
 
-use image::imageops::FilterType;
-use image::{ImageBuffer, Rgb};
-
-use super::{DatasetError, ImageMeta, ImageTargets, Record, RgbPixels};
+use super::{DatasetError, ImageMeta, ImageTargets, Record, RgbPixels, resize};
 use crate::config::{ResizeMode, TransformConfig};
 use crate::rng::KeyedRng;
 
@@ -32,8 +29,8 @@ pub fn flip_drawn(probability: f64, seed: u64, epoch: u64, image_id: i64) -> boo
 ///   torchvision's `GeneralizedRCNNTransform`: scale `min(short_side / shorter, long_side /
 ///   longer)`, extents rounded down.
 /// - Pixels are resized as 8-bit values with a bilinear filter that widens when it shrinks
-///   (antialias), as Pillow's `BILINEAR` and torchvision's `Resize`; torchvision's *detection*
-///   transform does not antialias.
+///   (antialias): [`resize`], equal to Pillow's `BILINEAR`; torchvision's `Resize` differs by
+///   rounding, torchvision's *detection* transform does not antialias.
 /// - Normalisation is `(value / 255 - mean) / std` per RGB channel.
 #[derive(Clone, Debug)]
 pub struct Transform {
@@ -109,7 +106,7 @@ impl Transform {
         let image = if size == pixels.size {
             self.planes(&pixels.data, size, flip)
         } else {
-            self.planes(&resize(pixels, size), size, flip)
+            self.planes(&resize(pixels, size).data, size, flip)
         };
         let mut targets = ImageTargets::default();
         for object in record.objects.iter().filter(|object| !object.is_crowd) {
@@ -153,16 +150,6 @@ impl Transform {
         }
         planes
     }
-}
-
-/// Antialiased bilinear resize of 8-bit pixels.
-fn resize(pixels: &RgbPixels, size: [usize; 2]) -> Vec<u8> {
-    let extent = |v: usize| u32::try_from(v).expect("images have less than 2^32 pixels a side");
-    let [height, width] = pixels.size.map(extent);
-    let source = ImageBuffer::<Rgb<u8>, &[u8]>::from_raw(width, height, &pixels.data)
-        .expect("pixels fill their size");
-    let [height, width] = size.map(extent);
-    image::imageops::resize(&source, width, height, FilterType::Triangle).into_raw()
 }
 
 /// A box of a `[height, width]` image in the pixels of its resized, maybe mirrored, version.

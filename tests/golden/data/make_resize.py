@@ -1,5 +1,6 @@
 """Writes resize.json: Pillow's antialiased bilinear resize of small 8-bit images, torch's float
-version of the same, and the sizes that torchvision's detection transform chooses."""
+version of the same, checksums of Pillow's for larger and odd sizes, and the sizes that
+torchvision's detection transform chooses."""
 
 import json
 import pathlib
@@ -37,6 +38,63 @@ for (height, width), (out_height, out_width) in [
         }
     )
 
+
+
+def generated(height, width):
+    """Bytes that the test generates as well: the upper bits of a linear congruence."""
+    state, values = height * 65536 + width, bytearray()
+    for _ in range(height * width * 3):
+        state = (state * 1664525 + 1013904223) % 2**32
+        values.append(state >> 24)
+    return Image.frombytes("RGB", (width, height), bytes(values))
+
+
+def fnv1a(values):
+    result = 2166136261
+    for value in values:
+        result = (result ^ value) * 16777619 % 2**32
+    return result
+
+
+exact = []
+for (height, width), (out_height, out_width) in [
+    ((480, 640), (240, 320)),
+    ((480, 640), (512, 512)),
+    ((640, 480), (512, 512)),
+    ((375, 500), (512, 512)),
+    ((60, 40), (41, 31)),
+    ((60, 40), (41, 30)),
+    ((60, 40), (40, 50)),
+    ((60, 40), (59, 40)),
+    ((60, 40), (59, 39)),
+    ((50, 40), (97, 71)),
+    ((97, 71), (50, 40)),
+    ((33, 29), (7, 5)),
+    ((37, 41), (37, 17)),
+    ((37, 41), (11, 41)),
+    ((9, 11), (9, 11)),
+    ((8, 16), (300, 3)),
+    ((1, 1), (5, 7)),
+    ((1, 31), (9, 8)),
+    ((31, 1), (8, 9)),
+    ((19, 23), (1, 1)),
+    ((19, 23), (1, 40)),
+    ((19, 23), (40, 1)),
+    ((2, 3), (64, 64)),
+    ((1, 2000), (1, 3)),
+]:
+    image = generated(height, width)
+    resized = image.resize((out_width, out_height), Image.Resampling.BILINEAR).tobytes()
+    exact.append(
+        {
+            "size": [height, width],
+            "out_size": [out_height, out_width],
+            "sum": sum(resized),
+            "hash": fnv1a(resized),
+            "head": list(resized[:12]),
+        }
+    )
+
 sizes = []
 for short_side, long_side in [(800, 1333), (240, 320), (33, 50)]:
     transform = GeneralizedRCNNTransform(short_side, long_side, [0.0] * 3, [1.0] * 3)
@@ -57,6 +115,6 @@ versions = {
     "pillow": PIL.__version__,
     "numpy": np.__version__,
 }
-golden = {"versions": versions, "resize": cases, "keep_ratio": sizes}
+golden = {"versions": versions, "resize": cases, "exact": exact, "keep_ratio": sizes}
 path = pathlib.Path(__file__).with_name("resize.json")
 path.write_text(json.dumps(golden, separators=(",", ":")) + "\n")
