@@ -18,6 +18,7 @@ pub mod maps;
 pub mod norm;
 pub mod pool;
 pub mod resample;
+pub mod residual;
 mod scratch;
 pub mod simd;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! kdhost: trains object detectors; every distillation method is a shared library.
 //!
 //! Modules in reading order. Data flows one way:
-//! `cli → engine → {distill, model, data, eval} → {detection, boxes, state, rng}`;
+//! `cli → engine → {distill, model, data, eval} → {detection, boxes, state, rng} → {maps, kernels}`;
 //! [`plugin`] (the loader) is used by [`distill`] and [`cli`] alone.
 
 pub mod boxes;

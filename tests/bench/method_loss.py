@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 STRIDES = (8, 16, 32, 64, 128)
+# The plugin's defaults.
 PATCH, SIGMA = 11, 1.5
 C1, C2 = 0.01**2, 0.03**2
 RANGE_EPS = 1e-6
@@ -33,24 +34,20 @@ def window_of(shape):
     return (weights / weights.sum()).float()
 
 
-def square(shape):
-    """The window as one depthwise convolution."""
+def convolutions(shape, separable):
+    """The window as one depthwise convolution, or as one along columns and one along rows."""
     line, channels = window_of(shape), shape[1]
-    radius = len(line) // 2
-    weight = torch.outer(line, line).expand(channels, 1, -1, -1).contiguous()
-    pad = (radius,) * 4
-    return lambda x: F.conv2d(F.pad(x, pad, "reflect"), weight, groups=channels)
+    pad = (len(line) // 2,) * 4
+    windows = (line[:, None], line[None]) if separable else (torch.outer(line, line),)
+    weights = [window.repeat(channels, 1, 1, 1) for window in windows]
 
+    def blur(x):
+        x = F.pad(x, pad, "reflect")
+        for weight in weights:
+            x = F.conv2d(x, weight, groups=channels)
+        return x
 
-def separable(shape):
-    """The window as a depthwise convolution along columns and one along rows."""
-    line, channels = window_of(shape), shape[1]
-    radius = len(line) // 2
-    column = line.view(1, 1, -1, 1).repeat(channels, 1, 1, 1)
-    row = line.view(1, 1, 1, -1).repeat(channels, 1, 1, 1)
-    pad = (radius,) * 4
-    blur = lambda x: F.conv2d(F.conv2d(x, column, groups=channels), row, groups=channels)
-    return lambda x: blur(F.pad(x, pad, "reflect"))
+    return blur
 
 
 def matrices(shape):
@@ -67,7 +64,11 @@ def matrices(shape):
     return lambda x: rows @ (x @ columns)
 
 
-FILTERS = {"square": square, "separable": separable, "matrices": matrices}
+FILTERS = {
+    "square": lambda shape: convolutions(shape, False),
+    "separable": lambda shape: convolutions(shape, True),
+    "matrices": matrices,
+}
 
 
 def min_max(x):
@@ -115,12 +116,11 @@ def time_torch(case, kind, args):
 def time_plugin(case, args):
     """The same of the plugin, in a training step of tiny detectors with such maps."""
     batch, channels, (height, width) = case
-    size = f"[{height},{width}]"
-    values = {"data.batch_size": batch, "data.transform.size": size, "data.shapes.size": size}
+    values = {"data.batch_size": batch, "data.shapes.num_train": max(8, batch)}
+    values |= dict.fromkeys(("data.transform.size", "data.shapes.size"), f"[{height},{width}]")
     values |= {"student.fpn_channels": channels, "teacher.model.fpn_channels": channels}
-    values["data.shapes.num_train"] = max(8, batch)
     command = [args.kdhost, "bench", "step", "--plugin", "libkd_ssim.so", "--json"]
-    command += ["--repeat", str(args.repeat), "--warmup", str(args.warmup)]
+    command += [f"--repeat={args.repeat}", f"--warmup={args.warmup}"]
     command += [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
     env = os.environ | dict.fromkeys(("RAYON_NUM_THREADS", "OMP_NUM_THREADS"), str(args.threads))
     env.setdefault("KDHOST_PLUGIN_PATH", str(pathlib.Path(args.kdhost).resolve().parent))
@@ -135,7 +135,6 @@ def main():
     parser.add_argument("--batch", type=int, help="with --channels and --size: this case alone")
     parser.add_argument("--channels", type=int)
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"))
-    parser.add_argument("--filter", choices=FILTERS, nargs="+", default=list(FILTERS))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--warmup", type=int, default=3)
@@ -146,12 +145,12 @@ def main():
     torch.set_num_threads(args.threads)
     print("| case | PyTorch's window | PyTorch fwd + bwd | plugin fwd + bwd | ratio |")
     print("|---|---|---:|---:|---:|")
+    cell = lambda t: f"{t[0]:.2f} + {t[1]:.2f} = {sum(t):.2f}"
     for case in [given] if all(given) else CASES:
-        times = {kind: time_torch(case, kind, args) for kind in args.filter}
+        name = f"batch {case[0]}, {case[2][0]}x{case[2][1]}, {case[1]} channels"
+        times = {kind: time_torch(case, kind, args) for kind in FILTERS}
         plugin = time_plugin(case, args)
-        cell = lambda t: f"{t[0]:.2f} + {t[1]:.2f} = {sum(t):.2f}"
         for kind, own in times.items():
-            name = f"batch {case[0]}, {case[2][0]}x{case[2][1]}, {case[1]} channels"
             print(f"| {name} | {kind} | {cell(own)} | {cell(plugin)} | {sum(plugin) / sum(own):.2f} |")
 
 

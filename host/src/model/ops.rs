@@ -10,7 +10,7 @@ use burn::tensor::module;
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions, MaxPoolOptions};
 
 use crate::kernels::conv::{self, Conv, Window};
-use crate::kernels::{norm, pool, resample};
+use crate::kernels::{norm, pool, resample, residual};
 use crate::maps::Maps;
 
 /// Epsilon of torch's `BatchNorm2d` and of torchvision's `FrozenBatchNorm2d`.
@@ -167,7 +167,11 @@ pub fn add(x: &Maps, y: &Maps) -> Maps {
 /// `max(x + y, 0)`.
 #[must_use]
 pub fn add_relu(x: &Maps, y: &Maps) -> Maps {
-    relu(&add(x, y))
+    if !on_cpu(x.cells()) {
+        return relu(&add(x, y));
+    }
+    let sum = residual::add_relu(x.cells().clone(), y.cells().clone());
+    Maps::new(sum, x.segments().clone())
 }
 
 /// The ResNet stem's max-pool: 3×3, stride 2, padding 1. `H, W` become `ceil(H / 2), ceil(W / 2)`.
