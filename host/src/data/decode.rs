@@ -75,10 +75,11 @@ fn fault(path: &Path, reason: String) -> DatasetError {
 }
 
 /// Whether an end marker follows the last start of scan. The decoder fills what is missing with
-/// gray, silently; within a scan 0xff is escaped, so the markers cannot be image data.
+/// gray, silently; within a scan 0xff is escaped, so the markers cannot be image data. Searched
+/// from the end, where a whole file has it.
 fn jpeg_is_complete(bytes: &[u8]) -> bool {
-    let scan = bytes.windows(2).rposition(|pair| pair == [0xff, 0xda]);
-    scan.is_some_and(|start| bytes[start..].windows(2).any(|pair| pair == [0xff, 0xd9]))
+    let mut markers = bytes.windows(2).rev();
+    markers.find(|pair| matches!(pair, [0xff, 0xd9 | 0xda])) == Some(&[0xff, 0xd9])
 }
 
 #[cfg(test)]
