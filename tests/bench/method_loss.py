@@ -12,12 +12,12 @@ import pathlib
 import statistics
 import subprocess
 import time
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 
 STRIDES = (8, 16, 32, 64, 128)
-# The plugin's defaults.
 PATCH, SIGMA = 11, 1.5
 C1, C2 = 0.01**2, 0.03**2
 RANGE_EPS = 1e-6
@@ -27,22 +27,21 @@ CASES = [(8, 32, (128, 128)), (2, 256, (512, 512))]
 
 
 def window_of(shape):
-    """The Gaussian of a map's window; it shrinks with the map, as a border reflects side - 1 cells."""
+    """The Gaussian of a map's window; small maps have a smaller one."""
     side = min(PATCH, 2 * min(shape[2:]) - 1)
     x = torch.arange(side, dtype=torch.float64) - side // 2
     weights = torch.exp(-(x**2) / (2 * SIGMA**2))
     return (weights / weights.sum()).float()
 
 
-def convolutions(shape, separable):
+def convolutions(shape, separable=False):
     """The window as one depthwise convolution, or as one along columns and one along rows."""
     line, channels = window_of(shape), shape[1]
-    pad = (len(line) // 2,) * 4
     windows = (line[:, None], line[None]) if separable else (torch.outer(line, line),)
     weights = [window.repeat(channels, 1, 1, 1) for window in windows]
 
     def blur(x):
-        x = F.pad(x, pad, "reflect")
+        x = F.pad(x, (len(line) // 2,) * 4, "reflect")
         for weight in weights:
             x = F.conv2d(x, weight, groups=channels)
         return x
@@ -53,22 +52,17 @@ def convolutions(shape, separable):
 def matrices(shape):
     """The window as products with two band matrices, as the plugin has it."""
     line = window_of(shape)
-    radius = len(line) // 2
 
     def band(n):
-        eye = torch.eye(n)[None]
-        padded = F.pad(eye, (radius, radius), "reflect") if radius else eye
+        padded = F.pad(torch.eye(n)[None], (len(line) // 2,) * 2, "reflect")
         return F.conv1d(padded.transpose(0, 1), line.view(1, 1, -1))[:, 0].T.contiguous()
 
     rows, columns = band(shape[2]), band(shape[3]).T.contiguous()
     return lambda x: rows @ (x @ columns)
 
 
-FILTERS = {
-    "square": lambda shape: convolutions(shape, False),
-    "separable": lambda shape: convolutions(shape, True),
-    "matrices": matrices,
-}
+FILTERS = {"square": convolutions, "separable": partial(convolutions, separable=True)}
+FILTERS["matrices"] = matrices
 
 
 def min_max(x):
@@ -80,23 +74,20 @@ def min_max(x):
 def level_loss(student, teacher, blur):
     s, t = min_max(student), min_max(teacher)
     mean_s, mean_t = blur(s), blur(t)
-    square_s, square_t, product = mean_s * mean_s, mean_t * mean_t, mean_s * mean_t
+    square_s, square_t, product = mean_s**2, mean_t**2, mean_s * mean_t
     var_s = (blur(s * s) - square_s).clamp_min(0)
     var_t = (blur(t * t) - square_t).clamp_min(0)
-    covariance = blur(s * t) - product
     luminance = (2 * product + C1) / (square_s + square_t + C1)
-    similarity = luminance * (2 * covariance + C2) / (var_s + var_t + C2)
+    similarity = luminance * (2 * (blur(s * t) - product) + C2) / (var_s + var_t + C2)
     return ((1 - similarity) / 2).clamp(0, 1).mean()
 
 
 def step(students, teachers, blurs):
     """Seconds of forward and backward."""
-    for student in students:
-        student.grad = None
     start = time.perf_counter()
     loss = sum(level_loss(*level) for level in zip(students, teachers, blurs))
     middle = time.perf_counter()
-    loss.backward()
+    torch.autograd.grad(loss, students)
     return middle - start, time.perf_counter() - middle
 
 
@@ -115,9 +106,9 @@ def time_torch(case, kind, args):
 
 def time_plugin(case, args):
     """The same of the plugin, in a training step of tiny detectors with such maps."""
-    batch, channels, (height, width) = case
+    batch, channels, size = case
     values = {"data.batch_size": batch, "data.shapes.num_train": max(8, batch)}
-    values |= dict.fromkeys(("data.transform.size", "data.shapes.size"), f"[{height},{width}]")
+    values |= dict.fromkeys(("data.transform.size", "data.shapes.size"), str(list(size)))
     values |= {"student.fpn_channels": channels, "teacher.model.fpn_channels": channels}
     command = [args.kdhost, "bench", "step", "--plugin", "libkd_ssim.so", "--json"]
     command += [f"--repeat={args.repeat}", f"--warmup={args.warmup}"]
@@ -135,12 +126,11 @@ def main():
     parser.add_argument("--batch", type=int, help="with --channels and --size: this case alone")
     parser.add_argument("--channels", type=int)
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"))
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeat", type=int, default=9)
-    parser.add_argument("--warmup", type=int, default=3)
+    for option, default in (("--threads", 2), ("--repeat", 9), ("--warmup", 3)):
+        parser.add_argument(option, type=int, default=default)
     args = parser.parse_args()
     given = (args.batch, args.channels, args.size)
-    if any(given) and not all(given):
+    if any(given) != all(given):
         parser.error("--batch, --channels and --size go together")
     torch.set_num_threads(args.threads)
     print("| case | PyTorch's window | PyTorch fwd + bwd | plugin fwd + bwd | ratio |")
@@ -151,7 +141,8 @@ def main():
         times = {kind: time_torch(case, kind, args) for kind in FILTERS}
         plugin = time_plugin(case, args)
         for kind, own in times.items():
-            print(f"| {name} | {kind} | {cell(own)} | {cell(plugin)} | {sum(plugin) / sum(own):.2f} |")
+            ratio = sum(plugin) / sum(own)
+            print(f"| {name} | {kind} | {cell(own)} | {cell(plugin)} | {ratio:.2f} |")
 
 
 if __name__ == "__main__":

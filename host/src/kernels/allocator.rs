@@ -2,7 +2,7 @@
 //!
 //! A training step allocates and frees the same large tensors again and again. Allocators hand such
 //! blocks back to the kernel, and taking them anew means a fault and a cleared page for every
-//! 4 KiB: a fifth of a step's time. This one keeps freed blocks of [`LARGE`] bytes and more in lists
+//! 4 KiB: a fifth of a step's time. This one keeps freed blocks of 256 KiB and more in lists
 //! by size, and leaves everything else to the allocator that it wraps. The blocks themselves are
 //! mapped from the kernel, so that what is given back is gone.
 

@@ -1,6 +1,6 @@
 //! Vectors of f32 at the widths that processors have, chosen at run time.
 //!
-//! A kernel is written once over [`Simd`] and entered through [`simd_entry!`], which compiles it for
+//! A kernel is written once over `Simd` and entered through `simd_entry!`, which compiles it for
 //! every level and calls the one asked for. Results depend on the level (fused multiply-add rounds
 //! once), never on anything else.
 
