@@ -13,6 +13,7 @@ mod depthwise;
 mod direct;
 mod geometry;
 mod host;
+mod narrow;
 mod weight_gradient;
 mod winograd;
 mod winograd_tiles;

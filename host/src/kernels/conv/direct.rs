@@ -20,7 +20,7 @@ const TASK_ROWS: usize = 224;
 /// Packs the matrix `[(tap, k), n]` of some taps of a weight `[.., .., kernel]`.
 ///
 /// Element `(tap, k, n)` lies at `k * strides[0] + n * strides[1] + tap`.
-fn pack_weight(
+pub(crate) fn pack_weight(
     weight: &[f32],
     taps: &[usize],
     [k, n]: [usize; 2],

@@ -6,7 +6,7 @@ use burn::tensor::{DType, FloatDType};
 use burn_flex::FlexTensor;
 
 use super::direct::{self, Epilogue};
-use super::{Conv, ConvKernels, depthwise, weight_gradient, winograd};
+use super::{Conv, ConvKernels, depthwise, narrow, weight_gradient, winograd};
 use crate::kernels::flex::{contiguous, own_values, tensor, values};
 use crate::kernels::maps::{Channels, Shared, cells, filled};
 use crate::kernels::norm::kernel as norm;
@@ -94,6 +94,10 @@ impl ConvKernels for Flex {
             }
             Algorithm::Depthwise => {
                 depthwise::forward(level, &conv.window, &conv.input, input, kernel, epilogue, y);
+            }
+            Algorithm::Direct if conv.groups == 1 && narrow::applies(&conv.window, c) => {
+                let (x, y) = ((input, c), (y, o));
+                narrow::forward(level, &conv.window, &conv.input, x, kernel, epilogue, y);
             }
             Algorithm::Direct => {
                 for group in 0..conv.groups {

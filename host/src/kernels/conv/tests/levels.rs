@@ -168,3 +168,44 @@ fn other_windows_equal_double_precision() {
         }
     }
 }
+
+#[test]
+fn few_channels_read_in_place_give_the_bits_of_gathered_columns() {
+    let windows = [
+        Window::square(7, 2, 3),
+        Window::square(3, 1, 1),
+        Window {
+            kernel: [5, 3],
+            stride: [1, 3],
+            padding: [2, 0],
+            dilation: [2, 1],
+        },
+    ];
+    for window in windows {
+        for [c, o] in [[1, 5], [3, 64], [5, 33]] {
+            // Rows of more than one task; kernels larger than a map alone.
+            let case = Case::new(&[[2, 30, 21], [1, 9, 100]], [c, o], window, 1);
+            assert!(narrow::applies(&window, c));
+            let Operands {
+                x, weight, bias, ..
+            } = case.operands();
+            for (level, relu) in Level::available()
+                .into_iter()
+                .flat_map(|l| [(l, false), (l, true)])
+            {
+                let epilogue = Epilogue {
+                    bias: relu.then_some(&bias[..]),
+                    relu,
+                };
+                let (input, cells) = (&case.conv.input, case.output_shape()[0]);
+                let [mut ours, mut gathered] = [(); 2].map(|()| vec![f32::NAN; cells * o]);
+                let to = (Shared::new(&mut ours), o);
+                narrow::forward(level, &window, input, (&x, c), &weight, epilogue, to);
+                let to = (Shared::new(&mut gathered), Channels::all(o));
+                let from = (&x[..], Channels::all(c));
+                direct::forward(level, &window, input, from, &weight, epilogue, to);
+                assert!(ours == gathered, "{level:?}, {case:?}, relu {relu}");
+            }
+        }
+    }
+}
