@@ -11,7 +11,7 @@ use super::columns::{image_of, offsets};
 use super::direct::{Epilogue, pack_weight};
 use super::geometry::Window;
 use crate::kernels::gemm::{self, Product, Rows, Start};
-use crate::kernels::maps::{Channels, Segment, Shared, cells, stretches};
+use crate::kernels::maps::{Segment, Shared, cells, stretches};
 use crate::kernels::scratch::with_scratch;
 use crate::kernels::simd::Level;
 
