@@ -100,11 +100,12 @@ pub fn run(args: &StepArgs) -> anyhow::Result<i32> {
     for _ in 0..args.repeat {
         times.push(bench.run()?.times);
     }
-    let summary = summarize(&times, bench.batch_size());
+    let parts = StepTimes::median(&times);
+    let summary = summarize(&times, &parts, bench.batch_size());
     print(&if args.json {
         json(&summary)
     } else {
-        render(&summary)
+        render(&summary, &parts)
     })?;
     Ok(exit_code::OK)
 }
@@ -127,8 +128,7 @@ fn peak_mib() -> f64 {
     MemoryUsage::now().map_or(0.0, |memory| memory.peak_bytes as f64 / f64::from(1 << 20))
 }
 
-fn summarize(times: &[StepTimes], images_per_step: usize) -> Summary {
-    let parts = StepTimes::median(times);
+fn summarize(times: &[StepTimes], parts: &StepTimes, images_per_step: usize) -> Summary {
     Summary {
         steps: times.len(),
         images_per_step,
@@ -142,15 +142,16 @@ fn summarize(times: &[StepTimes], images_per_step: usize) -> Summary {
     }
 }
 
-fn render(summary: &Summary) -> String {
+fn render(summary: &Summary, parts: &StepTimes) -> String {
     let mut table = Table::new();
     table
         .load_style(presets::UTF8_FULL_CONDENSED)
         .set_header(["part", "ms", "share"]);
-    for (name, ms) in &summary.parts_ms {
-        let ms = ms.as_f64().unwrap_or(0.0);
+    // In the order of a step.
+    for (name, seconds) in parts.named() {
+        let ms = 1e3 * seconds;
         let share = format!("{:.1} %", 100.0 * ms / summary.total_ms);
-        table.add_row([name.clone(), format!("{ms:.2}"), share]);
+        table.add_row([name.to_owned(), format!("{ms:.2}"), share]);
     }
     table.add_row([
         "step".into(),
