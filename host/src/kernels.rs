@@ -23,3 +23,13 @@ mod scratch;
 pub mod simd;
 #[cfg(test)]
 mod testing;
+
+use burn::backend::Flex;
+use burn::tensor::Tensor;
+
+/// Whether the tensor lives on the CPU backend, so that these kernels can take it and reading it
+/// costs nothing.
+pub(crate) fn is_on_host<const D: usize>(tensor: &Tensor<D>) -> bool {
+    let plain = tensor.clone().without_autodiff();
+    plain.try_into_primitive::<Flex>().is_ok()
+}

@@ -34,8 +34,3 @@ impl HostValues {
         }
     }
 }
-
-/// Whether the tensor lives on the CPU backend, so that reading it costs nothing.
-pub(super) fn is_on_host<const D: usize>(tensor: &Tensor<D>) -> bool {
-    tensor.clone().inner().try_into_primitive::<Flex>().is_ok()
-}

@@ -53,7 +53,7 @@ impl Conv {
     /// Sizes of the output maps.
     #[must_use]
     pub fn output(&self) -> Arc<[Segment]> {
-        self.input.iter().map(|s| self.window.output(*s)).collect()
+        self.window.outputs(&self.input).into()
     }
 }
 

@@ -35,6 +35,16 @@ pub(super) fn own_values(tensor: &mut FlexTensor) -> Option<&mut [f32]> {
         .filter(|values| values.len() == len)
 }
 
+/// The [`contiguous`] tensor where nobody else holds its values, else a copy: [`own_values`] has them.
+pub(super) fn owned(mut tensor: FlexTensor) -> FlexTensor {
+    if own_values(&mut tensor).is_some() {
+        return tensor;
+    }
+    let layout = Layout::contiguous(tensor.shape());
+    let values = Bytes::from_elems(values(&tensor).to_vec());
+    FlexTensor::new(values, layout, DType::F32)
+}
+
 /// A tensor that owns `values`.
 pub(super) fn tensor(values: Vec<f32>, shape: &[usize]) -> FlexTensor {
     let layout = Layout::contiguous(Shape::from(shape.to_vec()));

@@ -14,7 +14,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_e
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 
-use super::flex::{contiguous, own_values, tensor, values};
+use super::flex::{contiguous, own_values, owned, tensor, values};
 use super::maps::{Shared, filled};
 use super::simd::Level;
 
@@ -158,20 +158,20 @@ impl NormKernels for Flex {
         let shape = [cells, channels];
 
         // With a residual the gated gradient is wanted for itself; else it is gated twice.
-        let mut gate = y;
-        if residual && y.is_some() && own_values(&mut gradient).is_none() {
-            gradient = tensor(values(&gradient).to_vec(), &shape);
-        }
-        let sums = match own_values(&mut gradient) {
-            Some(own) if residual && y.is_some() => {
-                let own = Shared::new(own);
-                gate = None;
-                kernel::gradient_sums(level, own, y, Some((x, mean)), channels, Some(own))
-            }
-            _ => {
-                let dy = Shared::reading(values(&gradient));
-                kernel::gradient_sums(level, dy, y, Some((x, mean)), channels, None)
-            }
+        let gate_once = residual && y.is_some();
+        let centred = Some((x, mean));
+        let (sums, gate) = if gate_once {
+            gradient = owned(gradient);
+            let own = own_values(&mut gradient).expect("it was made our own");
+            let own = Shared::new(own);
+            let sums = kernel::gradient_sums(level, own, y, centred, channels, Some(own));
+            (sums, None)
+        } else {
+            let dy = Shared::reading(values(&gradient));
+            (
+                kernel::gradient_sums(level, dy, y, centred, channels, None),
+                y,
+            )
         };
 
         let inverse = inverse_deviations(moments);

@@ -3,14 +3,13 @@
 //! Every function is differentiable in every tensor that it takes; a plain tensor is a constant. On
 //! the CPU backend they are [`crate::kernels`], elsewhere Burn's own operations.
 
-use burn::backend::Flex;
 use burn::tensor::Tensor;
 use burn::tensor::activation;
 use burn::tensor::module;
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions, MaxPoolOptions};
 
 use crate::kernels::conv::{self, Conv, Window};
-use crate::kernels::{norm, pool, resample, residual};
+use crate::kernels::{is_on_host, norm, pool, resample, residual};
 use crate::maps::Maps;
 
 /// Epsilon of torch's `BatchNorm2d` and of torchvision's `FrozenBatchNorm2d`.
@@ -25,12 +24,6 @@ pub struct ConvOptions2d {
     pub groups: usize,
     /// Applies ReLU to the result.
     pub relu: bool,
-}
-
-/// Whether our own kernels can take the tensor.
-fn on_cpu<const D: usize>(tensor: &Tensor<D>) -> bool {
-    let plain = tensor.clone().without_autodiff();
-    plain.try_into_primitive::<Flex>().is_ok()
 }
 
 /// 2-D convolution (cross-correlation), bias and ReLU in one.
@@ -50,7 +43,7 @@ pub fn conv2d(
         groups,
         relu,
     } = options;
-    if on_cpu(x.cells()) {
+    if is_on_host(x.cells()) {
         let conv = Conv {
             window,
             groups,
@@ -114,7 +107,7 @@ pub fn batch_norm_train(
         x.segments()
     );
     let residual = residual.map(|residual| residual.cells().clone());
-    let (output, mean, var) = if on_cpu(x.cells()) {
+    let (output, mean, var) = if is_on_host(x.cells()) {
         let result = norm::batch_norm(x.cells().clone(), gamma, beta, residual, relu);
         (result.output, result.mean, result.var)
     } else {
@@ -167,7 +160,7 @@ pub fn add(x: &Maps, y: &Maps) -> Maps {
 /// `max(x + y, 0)`.
 #[must_use]
 pub fn add_relu(x: &Maps, y: &Maps) -> Maps {
-    if !on_cpu(x.cells()) {
+    if !is_on_host(x.cells()) {
         return relu(&add(x, y));
     }
     let sum = residual::add_relu(x.cells().clone(), y.cells().clone());
@@ -177,7 +170,7 @@ pub fn add_relu(x: &Maps, y: &Maps) -> Maps {
 /// The ResNet stem's max-pool: 3×3, stride 2, padding 1. `H, W` become `ceil(H / 2), ceil(W / 2)`.
 #[must_use]
 pub fn max_pool_3x3_s2(x: &Maps) -> Maps {
-    if on_cpu(x.cells()) {
+    if is_on_host(x.cells()) {
         let (y, segment) = pool::max_pool(x.cells().clone(), x.segment());
         return Maps::new(y, [segment]);
     }
@@ -192,7 +185,7 @@ pub fn max_pool_3x3_s2(x: &Maps) -> Maps {
 #[must_use]
 pub fn upsample_add(fine: &Maps, coarse: &Maps) -> Maps {
     let (to, from) = (fine.segment(), coarse.segment());
-    if on_cpu(fine.cells()) {
+    if is_on_host(fine.cells()) {
         let (fine, coarse) = (fine.cells().clone(), coarse.cells().clone());
         return Maps::new(resample::upsample_add(fine, coarse, to, from), [to]);
     }

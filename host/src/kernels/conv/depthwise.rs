@@ -35,7 +35,7 @@ pub(crate) fn forward(
     epilogue: Epilogue<'_>,
     out: Shared,
 ) {
-    let outputs: Vec<Segment> = segments.iter().map(|s| window.output(*s)).collect();
+    let outputs = window.outputs(segments);
     let weight = by_tap(weight, window.taps());
     let reading = window.reading();
     let place = |cell: usize, grid: Segment| [cell / grid.w, cell % grid.w];
@@ -61,18 +61,12 @@ pub(crate) fn input_gradient(
     weight: &[f32],
     dx: Shared,
 ) {
-    let outputs: Vec<Segment> = segments.iter().map(|s| window.output(*s)).collect();
+    let outputs = window.outputs(segments);
     let weight = by_tap(weight, window.taps());
     let [stride_y, stride_x] = window.stride;
     for phase_y in 0..stride_y {
         for phase_x in 0..stride_x {
-            let grids: Vec<Segment> = segments
-                .iter()
-                .map(|s| {
-                    let rows = s.h.saturating_sub(phase_y).div_ceil(stride_y);
-                    Segment::new(s.n, rows, s.w.saturating_sub(phase_x).div_ceil(stride_x))
-                })
-                .collect();
+            let grids = window.phase_grids(segments, [phase_y, phase_x]);
             let reading = window.reverse([phase_y, phase_x]);
             let place = |cell: usize, grid: Segment| {
                 let (y, x) = (cell / grid.w, cell % grid.w);
@@ -220,7 +214,7 @@ pub(crate) fn weight_gradient(
     channels: usize,
     dw: &mut [f32],
 ) {
-    let outputs: Vec<Segment> = segments.iter().map(|s| window.output(*s)).collect();
+    let outputs = window.outputs(segments);
     let reading = window.reading();
     let (from, to) = (offsets(segments), offsets(&outputs));
     let stretches = stretches(&outputs, TASK_CELLS);

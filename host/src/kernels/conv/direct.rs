@@ -102,7 +102,7 @@ pub(crate) fn forward(
     epilogue: Epilogue<'_>,
     (out, out_channels): (Shared, Channels),
 ) {
-    let outputs: Vec<Segment> = segments.iter().map(|s| window.output(*s)).collect();
+    let outputs = window.outputs(segments);
     let (c, o, taps) = (x_channels.channels, out_channels.channels, window.taps());
     let order: Vec<usize> = (0..taps).collect();
     let packed = pack_weight(weight, &order, [c, o], [taps, c * taps]);
@@ -216,7 +216,7 @@ pub(crate) fn input_gradient(
     weight: &[f32],
     (dx, dx_channels): (Shared, Channels),
 ) {
-    let outputs: Vec<Segment> = segments.iter().map(|s| window.output(*s)).collect();
+    let outputs = window.outputs(segments);
     let (c, o, taps) = (dx_channels.channels, dy_channels.channels, window.taps());
     let (from, to) = (offsets(&outputs), offsets(segments));
     assert_eq!(
@@ -240,17 +240,7 @@ pub(crate) fn input_gradient(
             if window.is_pointwise() {
                 return rows.pointwise(cells(segments), dy, dy_channels, dx);
             }
-            // The cells of this phase, and where they lie.
-            let phase = |extent: usize, at: usize, stride: usize| {
-                extent.saturating_sub(at).div_ceil(stride)
-            };
-            let grids: Vec<Segment> = segments
-                .iter()
-                .map(|s| {
-                    let h = phase(s.h, phase_y, window.stride[0]);
-                    Segment::new(s.n, h, phase(s.w, phase_x, window.stride[1]))
-                })
-                .collect();
+            let grids = window.phase_grids(segments, [phase_y, phase_x]);
             let task_rows = (COLUMN_FLOATS / rows.k.max(1)).clamp(28, TASK_ROWS);
             let dense = window.stride == [1, 1];
             stretches(&grids, task_rows).into_par_iter().for_each(|at| {

@@ -50,6 +50,27 @@ impl Window {
         Segment::new(input.n, out(input.h, 0), out(input.w, 1))
     }
 
+    /// Extents of the outputs of maps of several sizes.
+    ///
+    /// # Panics
+    /// As [`Window::output`].
+    pub(crate) fn outputs(&self, segments: &[Segment]) -> Vec<Segment> {
+        segments.iter().map(|s| self.output(*s)).collect()
+    }
+
+    /// The grid of the input cells of one phase `(y, x) mod stride`, for maps of several sizes.
+    pub(crate) fn phase_grids(&self, segments: &[Segment], phase: [usize; 2]) -> Vec<Segment> {
+        let along = |extent: usize, axis: usize| {
+            extent
+                .saturating_sub(phase[axis])
+                .div_ceil(self.stride[axis])
+        };
+        segments
+            .iter()
+            .map(|s| Segment::new(s.n, along(s.h, 0), along(s.w, 1)))
+            .collect()
+    }
+
     /// Whether each output cell reads the input cell at its own place alone.
     pub(crate) fn is_pointwise(&self) -> bool {
         self.kernel == [1, 1] && self.stride == [1, 1] && self.padding == [0, 0]

@@ -7,7 +7,7 @@ use burn_flex::FlexTensor;
 
 use super::direct::{self, Epilogue};
 use super::{Conv, ConvKernels, depthwise, narrow, weight_gradient, winograd};
-use crate::kernels::flex::{contiguous, own_values, tensor, values};
+use crate::kernels::flex::{contiguous, own_values, owned, tensor, values};
 use crate::kernels::maps::{Channels, Shared, cells, filled};
 use crate::kernels::norm::kernel as norm;
 use crate::kernels::simd::Level;
@@ -208,35 +208,18 @@ impl ConvKernels for Flex {
         let (mut gradient, y) = (in_f32(gradient), y.map(in_f32));
         let channels = gradient.shape()[1];
         let level = Level::best();
-        let y = y.as_ref().map(values);
-        let mut sums = None;
-        if y.is_none() {
-            let dy = Shared::reading(values(&gradient));
-            sums = Some(norm::gradient_sums(level, dy, None, None, channels, None));
-        } else if let Some(own) = own_values(&mut gradient) {
-            let own = Shared::new(own);
-            sums = Some(norm::gradient_sums(
-                level,
-                own,
-                y,
-                None,
-                channels,
-                Some(own),
-            ));
-        }
-        let sums = sums.unwrap_or_else(|| {
-            let shape = [gradient.shape()[0], channels];
-            let mut result = None;
-            let dy = Shared::reading(values(&gradient));
-            // SAFETY: the kernel writes every value.
-            let masked = unsafe {
-                filled(dy.len(), |to| {
-                    result = Some(norm::gradient_sums(level, dy, y, None, channels, Some(to)));
-                })
-            };
-            gradient = tensor(masked, &shape);
-            result.expect("the kernel ran")
-        });
+        let sums = match y.as_ref().map(values) {
+            None => {
+                let dy = Shared::reading(values(&gradient));
+                norm::gradient_sums(level, dy, None, None, channels, None)
+            }
+            gate => {
+                gradient = owned(gradient);
+                let own = own_values(&mut gradient).expect("it was made our own");
+                let own = Shared::new(own);
+                norm::gradient_sums(level, own, gate, None, channels, Some(own))
+            }
+        };
         let bias = sums.g.iter().map(|&g| g as f32).collect();
         [
             as_stored(gradient, dtype),

@@ -35,7 +35,7 @@ pub(crate) fn forward(
     epilogue: Epilogue<'_>,
     (out, o): (Shared, usize),
 ) {
-    let outputs: Vec<Segment> = segments.iter().map(|s| window.output(*s)).collect();
+    let outputs = window.outputs(segments);
     assert_eq!(out.len(), cells(&outputs) * o, "output of another size");
     let ([kh, kw], taps) = (window.kernel, window.taps());
     let weights: Vec<Vec<f32>> = (0..kh)

@@ -27,7 +27,7 @@ pub(crate) fn weight_gradient(
     (dy, dy_channels): (&[f32], Channels),
     dw: &mut [f32],
 ) {
-    let outputs: Vec<Segment> = segments.iter().map(|s| window.output(*s)).collect();
+    let outputs = window.outputs(segments);
     let (c, o, taps) = (x_channels.channels, dy_channels.channels, window.taps());
     let depth = taps * c;
     let (from, to) = (offsets(segments), offsets(&outputs));
