@@ -36,8 +36,8 @@ pub use tracing;
 pub use burn;
 #[cfg(feature = "burn")]
 pub use method::{
-    BurnLevel, Connector, Connectors, DistillMethod, Inputs, Levels, Noise, Outputs, Pair, Plan,
-    live_views,
+    BurnLevel, Connector, Connectors, Conv2d, DistillMethod, Inputs, Levels, MapSize, Noise,
+    Outputs, Packed, Pair, Plan, live_views,
 };
 
 /// What [`export!`] expands to. Not for authors.

@@ -2,20 +2,24 @@
 
 mod adapter;
 mod connector;
+mod conv;
 mod import;
 mod inputs;
 mod levels;
 mod noise;
 mod outputs;
+mod packed;
 mod state;
 
 pub use adapter::BurnLevel;
 pub use connector::{Connector, Connectors};
+pub use conv::Conv2d;
 pub use import::live_views;
 pub use inputs::{Inputs, Pair};
 pub use levels::Levels;
 pub use noise::Noise;
 pub use outputs::Outputs;
+pub use packed::{MapSize, Packed};
 
 use burn::module::Module;
 use burn::tensor::Device;

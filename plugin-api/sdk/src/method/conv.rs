@@ -1,0 +1,62 @@
+//! A convolution on the maps of all levels at once.
+
+use burn::module::{Module, Param};
+use burn::nn::Initializer;
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{Device, Tensor, activation, module};
+
+use super::packed::Packed;
+
+/// A convolution of stride 1 that keeps the size of its maps ("same" padding with zeros), with bias.
+///
+/// `torch.nn.Conv2d(c_in, c_out, k, padding=k//2)`: weights `[C_out, C_in, k, k]`, initial weights and
+/// bias uniform within `1 / sqrt(C_in k²)`, as torch's default.
+#[derive(Module, Debug)]
+pub struct Conv2d {
+    /// `[C_out, C_in, k, k]`.
+    weight: Param<Tensor<4>>,
+    /// `[C_out]`.
+    bias: Param<Tensor<1>>,
+}
+
+impl Conv2d {
+    /// With an odd `kernel`.
+    ///
+    /// # Panics
+    /// If `kernel` is even.
+    #[must_use]
+    pub fn new(c_in: usize, c_out: usize, kernel: usize, device: &Device) -> Self {
+        assert!(kernel % 2 == 1, "an even kernel cannot keep the size");
+        let bound = 1.0 / ((c_in * kernel * kernel) as f64).sqrt();
+        let uniform = Initializer::Uniform {
+            min: -bound,
+            max: bound,
+        };
+        Conv2d {
+            weight: uniform.init([c_out, c_in, kernel, kernel], device),
+            bias: uniform.init([c_out], device),
+        }
+    }
+
+    /// `x ⋆ weight + bias`, of the same sizes. Differentiable in maps, weight and bias.
+    #[must_use]
+    pub fn forward(&self, x: &Packed) -> Packed {
+        conv2d(x, self.weight.val(), self.bias.val(), false)
+    }
+
+    /// `max(x ⋆ weight + bias, 0)`; the gradient at 0 is 0, as torch's.
+    #[must_use]
+    pub fn forward_relu(&self, x: &Packed) -> Packed {
+        conv2d(x, self.weight.val(), self.bias.val(), true)
+    }
+}
+
+fn conv2d(x: &Packed, weight: Tensor<4>, bias: Tensor<1>, relu: bool) -> Packed {
+    let [_, _, kernel, _] = weight.dims();
+    let padding = kernel / 2;
+    Packed::pack(x.unpack().into_iter().map(|map| {
+        let options = ConvOptions::new([1, 1], [padding; 2], [1, 1], 1);
+        let y = module::conv2d(map, weight.clone(), Some(bias.clone()), options);
+        if relu { activation::relu(y) } else { y }
+    }))
+}
