@@ -2,17 +2,20 @@
 //! gradients of the training step.
 //!
 //! Reading order: [`taps`] (patterns to concrete taps), [`targets`] (named ground truth),
-//! [`schedule`] (phases the method asks for), [`distiller`] (one method, bound and running),
-//! [`inject`] (a gradient from outside enters the tape).
+//! [`schedule`] (phases the method asks for), [`maps`] (generated maps in place of taps), [`distiller`]
+//! (one method, bound), [`step`] (one call of it), [`inject`] (a gradient from outside enters the tape).
 
 pub mod distiller;
 pub mod inject;
+pub mod maps;
 pub mod schedule;
+pub mod step;
 pub mod tap_view;
 pub mod taps;
 pub mod targets;
 
-pub use distiller::{DistillStep, Distiller};
+pub use distiller::Distiller;
+pub use step::DistillStep;
 
 use crate::plugin::{PluginCallError, PluginLoadError};
 

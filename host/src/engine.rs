@@ -23,6 +23,7 @@ pub mod preflight;
 pub mod progress;
 pub mod run_dir;
 pub mod step;
+pub mod step_times;
 pub mod table;
 pub mod teacher;
 pub mod train;

@@ -177,7 +177,10 @@ pub trait Detector: Send + Sync {
         images: Tensor<4>,
         request: &ForwardRequest,
     ) -> Forward;
-    /// Runs the head alone on `pyramid` (a method's generated maps), finest first.
+    /// Names of the taps that the head reads, finest first.
+    fn head_taps(&self) -> Vec<String>;
+    /// Runs the head alone on `pyramid` (a method's generated maps), one map a head tap, in that
+    /// order.
     fn head(&self, weights: &[Tensor<1>], pyramid: &[Tensor<4>]) -> HeadOutput;
     /// Matches ground truth to the anchors of a `[H, W]` input. No gradient.
     fn assign(&self, input_size: [usize; 2], targets: &[ImageTargets]) -> Assignment;

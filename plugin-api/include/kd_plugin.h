@@ -41,6 +41,10 @@ typedef int32_t KdStatus;
 #define KD_CALL_TRAINING      (1u << 0)  /* a training step */
 #define KD_CALL_CHECK         (1u << 1)  /* a check; nothing of it reaches the run */
 #define KD_CALL_DETERMINISTIC (1u << 2)  /* equal inputs and seed must give equal bits */
+/* In this phase the losses send no gradient into student taps. The host cuts it for a method without
+ * maps. A method with maps keeps its losses off the student's taps itself: their gradient through
+ * the maps is still wanted, and the host cannot tell the two apart. */
+#define KD_CALL_DETACH_STUDENT (1u << 3)
 
 /* what a method does with a tap */
 #define KD_USE_VALUE (1u << 0)
@@ -225,6 +229,14 @@ KD_UNUSED static void kd_no_release(KdInst *inst, KdSaved *saved) { (void)inst; 
 KD_UNUSED static const void *kd_no_extension(KdInst *inst, KdStr id) {
   (void)inst; (void)id; return 0;
 }
+
+/* Host extension: get_extension(host_ctx, "kd.task/1") gives a const KdTask *, valid until the entry
+ * returns, from plan on. */
+#define KD_EXT_TASK "kd.task/1"
+typedef struct KdTask {
+  uint32_t struct_size;
+  uint32_t num_classes; /* classes of the data set, background excluded; labels are below it */
+} KdTask;
 
 #ifdef __cplusplus
 }

@@ -75,6 +75,7 @@ fn structs_have_the_same_layout_in_c_and_rust() {
             release_saved, get_extension,
         }
         KdPlugin { struct_size, abi_major, abi_minor, n_methods, methods, init, deinit }
+        KdTask { struct_size, num_classes }
     };
     assert_eq!(printed_by_c("layout", &c), rust);
 }

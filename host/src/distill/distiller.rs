@@ -1,54 +1,35 @@
 //! One method, bound to a student (and a teacher), with its weights; asked once a micro-batch.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::config::{DistillConfig, check_plugin_config};
-use crate::data::Batch;
 use crate::model::Detector;
 use crate::plugin::{
-    ArrayMut, CallInfo, Library, LossSpec, Method, MethodManifest, Plan, TapBinding, TensorArg,
-    TensorSpec,
+    CallInfo, Library, LossSpec, Method, MethodManifest, Plan, TapBinding, TensorSpec,
 };
 use crate::state::{Array, StateDict};
 
 use super::DistillError;
 use super::schedule::Schedule;
-use super::tap_view::TapView;
-use super::taps::{self, STUDENT, TEACHER};
-use super::targets::{self, Target, TargetValues};
+use super::step::{array_muts, zeros};
+use super::taps::{self, TEACHER};
+use super::{maps, targets};
+
+/// Key in `distill.loss_weights` of the task losses on a method's maps.
+const MAPS: &str = "maps";
 
 /// A bound method with its parameters and buffers.
 pub struct Distiller {
-    method: Method,
-    manifest: MethodManifest,
-    bindings: Vec<TapBinding>,
-    plan: Plan,
-    loss_weights: Vec<f64>,
-    params: Vec<Array>,
-    buffers: Vec<Array>,
-}
-
-/// What a method answered for one micro-batch.
-#[derive(Debug)]
-pub struct DistillStep {
-    /// Loss names and values before weighting, in the plan's order.
-    pub losses: Vec<(String, f32)>,
-    /// Gradient of the weighted sum at student taps, plain device.
-    pub tap_gradients: Vec<(String, Tensor<4>)>,
-    /// Gradient of the weighted sum at the method's parameters, in the plan's order.
-    pub param_gradients: Vec<Vec<f32>>,
-    /// Statistics the method reported.
-    pub metrics: Vec<(String, f64)>,
-    /// Time inside `forward`.
-    pub forward: Duration,
-    /// Time inside `backward`.
-    pub backward: Duration,
-    /// Time of everything else on this side: views, output buffers, checks.
-    pub boundary: Duration,
+    pub(super) method: Method,
+    pub(super) manifest: MethodManifest,
+    pub(super) bindings: Vec<TapBinding>,
+    pub(super) plan: Plan,
+    /// For each tap that the head reads, the slot of the map in its place.
+    pub(super) map_order: Vec<usize>,
+    pub(super) loss_weights: Vec<f64>,
+    maps_weight: f64,
+    pub(super) params: Vec<Array>,
+    pub(super) buffers: Vec<Array>,
 }
 
 /// The models a method is bound to.
@@ -102,21 +83,20 @@ impl Distiller {
             }
         }
         let mut method = Method::create(library, &manifest.id, &config_json, call)?;
+        method.set_num_classes(models.student.num_classes());
         let plan = method.plan(&bindings, call)?;
-        if !plan.maps.is_empty() {
-            return Err(DistillError::Plan {
+        let head_taps = models.student.head_taps();
+        let map_order = maps::in_head_order(&plan, &bindings, &head_taps).map_err(|reason| {
+            DistillError::Plan {
                 method: manifest.id.clone(),
-                reason: "it generates maps, which this host does not run through the head yet"
-                    .into(),
-            });
-        }
-        let loss_weights = loss_weights(&manifest, &plan.losses, config)?;
-        let zeros = |spec: &TensorSpec| Array {
-            shape: spec.shape.clone(),
-            data: vec![0.0; spec.shape.iter().product()],
-        };
-        let mut params: Vec<Array> = plan.params.iter().map(zeros).collect();
-        let mut buffers: Vec<Array> = plan.buffers.iter().map(zeros).collect();
+                reason,
+            }
+        })?;
+        let loss_weights = loss_weights(&manifest, &plan, config)?;
+        let maps_weight = config.loss_weights.get(MAPS).copied().unwrap_or(1.0);
+        let allocate = |specs: &[TensorSpec]| specs.iter().map(|s| zeros(&s.shape)).collect();
+        let mut params: Vec<Array> = allocate(&plan.params);
+        let mut buffers: Vec<Array> = allocate(&plan.buffers);
         method.init_state(
             call,
             &mut array_muts(&mut params),
@@ -135,7 +115,9 @@ impl Distiller {
             manifest,
             bindings,
             plan,
+            map_order,
             loss_weights,
+            maps_weight,
             params,
             buffers,
         })
@@ -177,6 +159,18 @@ impl Distiller {
             .iter()
             .map(|l| l.name.as_str())
             .zip(self.loss_weights.iter().copied())
+    }
+
+    /// Whether the method generates maps for the student's head.
+    #[must_use]
+    pub fn has_maps(&self) -> bool {
+        !self.plan.maps.is_empty()
+    }
+
+    /// Weight of the student's task losses on the method's maps.
+    #[must_use]
+    pub fn maps_weight(&self) -> f64 {
+        self.maps_weight
     }
 
     /// Names of the learned parameters, in the order of [`DistillStep::param_gradients`].
@@ -263,180 +257,21 @@ impl Distiller {
         }
         Ok(())
     }
-
-    /// Runs the method on one micro-batch.
-    ///
-    /// The gradients are those of `scale * sum(weight * loss)`.
-    ///
-    /// # Errors
-    /// If an entry fails, or a loss or gradient is not finite.
-    ///
-    /// # Panics
-    /// If a tap that the method uses is missing from `student` or `teacher`: a bug of the engine.
-    pub fn step(
-        &mut self,
-        call: &CallInfo,
-        student: &BTreeMap<String, Tensor<4>>,
-        teacher: &BTreeMap<String, Tensor<4>>,
-        batch: &Batch,
-        scale: f32,
-    ) -> Result<DistillStep, DistillError> {
-        let started = Instant::now();
-        let views: Vec<Option<TapView>> = self
-            .bindings
-            .iter()
-            .zip(&self.plan.tap_use)
-            .map(|(binding, used)| {
-                let from = if binding.role == STUDENT {
-                    student
-                } else {
-                    teacher
-                };
-                (*used != 0).then(|| {
-                    TapView::new(
-                        from.get(&binding.name)
-                            .expect("the engine requests every used tap"),
-                    )
-                })
-            })
-            .collect();
-        let targets: Vec<Target> = self
-            .manifest
-            .targets
-            .iter()
-            .map(|name| (targets::find(name).expect("targets were checked at bind time"))(batch))
-            .collect();
-        // A tap that the plan does not use crosses without elements.
-        let absent: Vec<[usize; 4]> = self
-            .bindings
-            .iter()
-            .map(|b| [0, b.channels, 0, 0])
-            .collect();
-        let tap_args: Vec<TensorArg<'_>> = views
-            .iter()
-            .zip(&absent)
-            .map(|(view, absent)| match view {
-                Some(view) => TensorArg::f32(view.shape(), view.values()),
-                None => TensorArg::f32(absent, &[]),
-            })
-            .collect();
-        let target_args: Vec<TensorArg<'_>> = targets.iter().map(target_arg).collect();
-        let mut losses = vec![0.0f32; self.plan.losses.len()];
-
-        let param_args: Vec<TensorArg<'_>> = self.params.iter().map(array_arg).collect();
-        let clock = Instant::now();
-        let mut saved = self.method.forward(
-            call,
-            &tap_args,
-            &param_args,
-            &mut array_muts(&mut self.buffers),
-            &target_args,
-            &mut losses,
-            &mut [],
-        )?;
-        let forward = clock.elapsed();
-        for (spec, value) in self.plan.losses.iter().zip(&losses) {
-            let value = std::slice::from_ref(value);
-            let loss = format!("loss `{}`", spec.name);
-            self.method.check_finite("forward", &loss, value)?;
-        }
-
-        let mut d_taps: Vec<Option<Array>> = self
-            .bindings
-            .iter()
-            .zip(&views)
-            .zip(&self.plan.tap_use)
-            .map(|((binding, view), used)| {
-                let view = view.as_ref()?;
-                (binding.grad && used & kd_abi::KD_USE_GRAD != 0).then(|| Array {
-                    shape: view.shape().to_vec(),
-                    data: vec![0.0; view.values().len()],
-                })
-            })
-            .collect();
-        let mut d_params: Vec<Array> = self
-            .params
-            .iter()
-            .map(|p| Array {
-                shape: p.shape.clone(),
-                data: vec![0.0; p.data.len()],
-            })
-            .collect();
-        let d_losses: Vec<f32> = self
-            .loss_weights
-            .iter()
-            .map(|w| *w as f32 * scale)
-            .collect();
-        let clock = Instant::now();
-        self.method.backward(
-            call,
-            &tap_args,
-            &param_args,
-            &d_losses,
-            &[],
-            &mut d_taps
-                .iter_mut()
-                .map(|a| a.as_mut().map(array_mut))
-                .collect::<Vec<Option<ArrayMut<'_>>>>(),
-            &mut d_params
-                .iter_mut()
-                .map(|a| Some(array_mut(a)))
-                .collect::<Vec<_>>(),
-            &mut saved,
-        )?;
-        let backward = clock.elapsed();
-        drop(saved);
-
-        let device = Device::flex();
-        let mut tap_gradients = Vec::new();
-        for (binding, gradient) in self.bindings.iter().zip(d_taps) {
-            let Some(Array { shape, data }) = gradient else {
-                continue;
-            };
-            let what = format!("the gradient of tap `{}`", binding.name);
-            self.method.check_finite("backward", &what, &data)?;
-            let data = TensorData::new(data, shape);
-            tap_gradients.push((binding.name.clone(), Tensor::from_data(data, &device)));
-        }
-        let mut param_gradients = Vec::new();
-        for (spec, gradient) in self.plan.params.iter().zip(d_params) {
-            let what = format!("the gradient of parameter `{}`", spec.name);
-            self.method
-                .check_finite("backward", &what, &gradient.data)?;
-            param_gradients.push(gradient.data);
-        }
-        let losses = self
-            .plan
-            .losses
-            .iter()
-            .map(|l| l.name.clone())
-            .zip(losses)
-            .collect();
-        let metrics = self.method.take_metrics();
-        let boundary = started.elapsed().saturating_sub(forward + backward);
-        Ok(DistillStep {
-            losses,
-            tap_gradients,
-            param_gradients,
-            metrics,
-            forward,
-            backward,
-            boundary,
-        })
-    }
 }
 
 fn loss_weights(
     manifest: &MethodManifest,
-    losses: &[LossSpec],
+    plan: &Plan,
     config: &DistillConfig,
 ) -> Result<Vec<f64>, DistillError> {
+    let maps = (!plan.maps.is_empty()).then_some(MAPS);
+    let known = || plan.losses.iter().map(|l| l.name.as_str()).chain(maps);
     for name in config.loss_weights.keys() {
-        if !losses.iter().any(|l| &l.name == name) {
+        if !known().any(|known| known == name) {
             return Err(DistillError::UnknownLoss {
                 method: manifest.id.clone(),
                 name: name.clone(),
-                known: taps::names(losses.iter().map(|l| l.name.as_str())),
+                known: taps::names(known()),
             });
         }
     }
@@ -447,24 +282,5 @@ fn loss_weights(
             .copied()
             .unwrap_or(l.default_weight)
     };
-    Ok(losses.iter().map(weight).collect())
-}
-
-fn array_mut(array: &mut Array) -> ArrayMut<'_> {
-    ArrayMut::new(&array.shape, &mut array.data)
-}
-
-fn array_muts(arrays: &mut [Array]) -> Vec<ArrayMut<'_>> {
-    arrays.iter_mut().map(array_mut).collect()
-}
-
-fn array_arg(array: &Array) -> TensorArg<'_> {
-    TensorArg::f32(&array.shape, &array.data)
-}
-
-fn target_arg(target: &Target) -> TensorArg<'_> {
-    match &target.values {
-        TargetValues::F32(values) => TensorArg::f32(&target.shape, values),
-        TargetValues::I64(values) => TensorArg::i64(&target.shape, values),
-    }
+    Ok(plan.losses.iter().map(weight).collect())
 }

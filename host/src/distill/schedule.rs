@@ -59,6 +59,8 @@ enum Until {
     Fraction(f64),
     Iters(u64),
     Epochs(u64),
+    /// Steps before the end of the run.
+    ItersBeforeEnd(u64),
 }
 
 /// Which parts learn.
@@ -234,6 +236,7 @@ impl Schedule {
                 }
                 (Some(Until::Iters(n)), false) => n,
                 (Some(Until::Epochs(n)), false) => n * steps_per_epoch,
+                (Some(Until::ItersBeforeEnd(n)), false) => total_steps.saturating_sub(n),
             }
             .min(total_steps);
             if end < start {

@@ -30,11 +30,13 @@ type Build = fn(&Batch) -> Target;
 /// | `gt_labels` | `[T]` i64 | 0-based class |
 /// | `gt_batch` | `[T]` i64 | index of the image in the batch, ascending |
 /// | `image_sizes` | `[N, 2]` i64 | height, width of each image without padding |
-pub const TARGETS: [(&str, Build); 4] = [
+/// | `input_size` | `[2]` i64 | height, width of the network input: the batch, padding included |
+pub const TARGETS: [(&str, Build); 5] = [
     ("gt_boxes_xyxy", gt_boxes_xyxy),
     ("gt_labels", gt_labels),
     ("gt_batch", gt_batch),
     ("image_sizes", image_sizes),
+    ("input_size", input_size),
 ];
 
 /// The builder of a target.
@@ -101,6 +103,14 @@ fn image_sizes(batch: &Batch) -> Target {
     }
 }
 
+fn input_size(batch: &Batch) -> Target {
+    let [_, _, height, width] = batch.shape;
+    Target {
+        shape: vec![2],
+        values: TargetValues::I64(vec![height as i64, width as i64]),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +147,7 @@ mod tests {
             image_sizes(&batch).values,
             TargetValues::I64(vec![10, 18, 10, 20, 10, 19])
         );
+        assert_eq!(input_size(&batch).values, TargetValues::I64(vec![10, 20]));
         let empty = Batch {
             targets: vec![ImageTargets::default(); 3],
             ..batch

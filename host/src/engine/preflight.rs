@@ -9,7 +9,8 @@ use crate::model::{Detector, TapShape, tap_table};
 
 use super::EngineError;
 use super::memory::MemoryUsage;
-use super::step::{Learner, StepPosition, StepTimes};
+use super::step::{Learner, StepPosition};
+use super::step_times::StepTimes;
 
 /// What one batch showed.
 #[derive(Clone, Debug)]

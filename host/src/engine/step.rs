@@ -3,7 +3,8 @@
 //! ```text
 //! teacher.forward (no gradient, as deep as the wanted taps)
 //! student.forward → taps, task losses
-//! method.forward → losses;  method.backward → d_taps, d_params
+//! method.forward → losses, maps;  head(maps) → task losses → d_maps
+//! method.backward → d_taps, d_params
 //! total = task losses + Σ inject(tap, d_tap);  total.backward
 //! clip → optimizer (student and method parameters) → batch statistics → EMA
 //! ```
@@ -12,9 +13,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Gradients, Tensor, TensorData};
 
 use crate::data::Batch;
+use crate::detection::Assignment;
 use crate::distill::inject::inject;
 use crate::distill::schedule::{Phase, Schedule};
 use crate::distill::taps::{STUDENT, TEACHER};
@@ -27,6 +29,7 @@ use super::ema::Ema;
 use super::grad_clip;
 use super::lr_schedule::LrSchedule;
 use super::optim::{Optimizer, ParamGroups};
+use super::step_times::StepTimes;
 use super::teacher::Teacher;
 use super::weights::ModelWeights;
 
@@ -70,75 +73,12 @@ pub struct StepPosition {
     pub seed: u64,
 }
 
-/// Time spent in each part of a step.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
-pub struct StepTimes {
-    /// Waiting for data.
-    pub data: f64,
-    /// Teacher forward.
-    pub teacher: f64,
-    /// Student forward and task losses.
-    pub student_forward: f64,
-    /// Inside the method's forward.
-    pub method_forward: f64,
-    /// Inside the method's backward.
-    pub method_backward: f64,
-    /// Backward of the student.
-    pub student_backward: f64,
-    /// Clipping, optimizer, statistics, EMA.
-    pub optimizer: f64,
-    /// This side of the plugin boundary: views, outputs, checks.
-    pub boundary: f64,
-}
-
-impl StepTimes {
-    /// Parts with their names, seconds.
-    #[must_use]
-    pub fn named(&self) -> [(&'static str, f64); 8] {
-        [
-            ("data", self.data),
-            ("teacher", self.teacher),
-            ("student_forward", self.student_forward),
-            ("method_forward", self.method_forward),
-            ("method_backward", self.method_backward),
-            ("student_backward", self.student_backward),
-            ("optimizer", self.optimizer),
-            ("boundary", self.boundary),
-        ]
-    }
-
-    /// Median of each part.
-    #[must_use]
-    pub fn median(steps: &[StepTimes]) -> StepTimes {
-        let part = |of: fn(&StepTimes) -> f64| {
-            let mut values: Vec<f64> = steps.iter().map(of).collect();
-            values.sort_by(f64::total_cmp);
-            values.get(values.len() / 2).copied().unwrap_or(0.0)
-        };
-        StepTimes {
-            data: part(|t| t.data),
-            teacher: part(|t| t.teacher),
-            student_forward: part(|t| t.student_forward),
-            method_forward: part(|t| t.method_forward),
-            method_backward: part(|t| t.method_backward),
-            student_backward: part(|t| t.student_backward),
-            optimizer: part(|t| t.optimizer),
-            boundary: part(|t| t.boundary),
-        }
-    }
-
-    /// Sum over the parts, seconds.
-    #[must_use]
-    pub fn total(&self) -> f64 {
-        self.named().iter().map(|(_, seconds)| seconds).sum()
-    }
-}
-
 /// What a step did.
 #[derive(Clone, Debug)]
 pub struct StepReport {
-    /// Each term as it enters the total (weights applied), mean over micro-batches: task losses,
-    /// then the method's under `loss_kd_<name>`.
+    /// Each term as it enters the total (weights applied), mean over micro-batches: task losses, the
+    /// task losses on the method's maps under `<name>_maps`, the method's own under
+    /// `loss_kd_<name>`.
     pub losses: Vec<(String, f64)>,
     /// Statistics from the method, of the last micro-batch.
     pub metrics: Vec<(String, f64)>,
@@ -242,6 +182,7 @@ impl Learner {
             step: at.step,
             phase_step: at.step - phase.start,
             phase_steps: phase.end - phase.start,
+            detach_student: !phase.distill_gradient,
             total_steps: at.total_steps,
             epoch: at.epoch,
             seed: at.seed,
@@ -314,40 +255,36 @@ impl Learner {
             stop_at_taps: false,
         };
         let [_, _, height, width] = batch.shape;
-        let (forward, losses) = on_pool(|| {
+        let (forward, assignment, losses) = on_pool(|| {
             let forward = self.detector.forward(&leaves, images, &request);
             let head = forward.head.as_ref().expect("a full pass ends at the head");
             let assignment = self.detector.assign([height, width], &batch.targets);
             let losses = self.detector.losses(head, &assignment);
-            (forward, losses)
+            (forward, assignment, losses)
         });
-        let mut total: Option<Tensor<1>> = None;
-        for (name, loss) in losses {
-            let value = loss.clone().without_autodiff().into_scalar::<f32>();
-            if !value.is_finite() {
-                return Err(EngineError::NonFiniteLoss {
-                    term: name.into(),
-                    value,
-                    step: call.step,
-                });
-            }
-            add_loss(&mut sum.losses, name, f64::from(value * scale));
-            let loss = if scale == 1.0 { loss } else { loss * scale };
-            total = Some(match total {
-                None => loss,
-                Some(total) => total + loss,
-            });
-        }
-        let mut total = total.expect("a detector has a task loss");
+        let mut total = task_total(&mut sum.losses, losses, "", scale, call.step)?;
         add(&mut sum.times.student_forward, clock.elapsed());
 
         if let Some(distiller) = &mut self.distiller {
-            let answer = distiller.step(call, &forward.taps, &teacher_taps, &batch, scale)?;
+            let judge = Judge {
+                detector: self.detector.as_ref(),
+                leaves: &leaves,
+                assignment: &assignment,
+                scale: scale * distiller.maps_weight() as f32,
+                step: call.step,
+            };
+            let answer =
+                distiller.step(call, &forward.taps, &teacher_taps, &batch, scale, |maps| {
+                    judge.gradients(maps, sum)
+                })?;
             add(&mut sum.times.method_forward, answer.forward);
+            add(&mut sum.times.maps, answer.judging);
             add(&mut sum.times.method_backward, answer.backward);
             add(&mut sum.times.boundary, answer.boundary);
             take_answer(sum, distiller, &answer, scale);
-            if phase.distill_gradient {
+            // A method with maps has kept its losses off the taps by itself; what is left came through
+            // the maps and belongs to a task loss.
+            if phase.distill_gradient || distiller.has_maps() {
                 for (name, gradient) in answer.tap_gradients {
                     total = total + inject(forward.taps[&name].clone(), gradient);
                 }
@@ -356,22 +293,7 @@ impl Learner {
 
         let clock = Instant::now();
         let mut gradients = on_pool(|| total.backward());
-        for (slot, leaf) in sum.student.iter_mut().zip(&leaves) {
-            if !leaf.is_autodiff() {
-                continue;
-            }
-            let Some(gradient) = leaf.grad_remove(&mut gradients) else {
-                continue;
-            };
-            let gradient = gradient
-                .into_data()
-                .try_into_vec::<f32>()
-                .expect("weights and gradients are f32");
-            match slot {
-                None => *slot = Some(gradient),
-                Some(sum) => accumulate(sum, &gradient),
-            }
-        }
+        collect_gradients(&mut sum.student, &leaves, &mut gradients);
         add(&mut sum.times.student_backward, clock.elapsed());
         sum.batch_stats.push(forward.batch_stats);
         Ok(())
@@ -440,6 +362,99 @@ impl Learner {
             .into_iter()
             .filter(|part| phase.learn.part(*part))
             .collect()
+    }
+}
+
+/// The student's head and task losses as a judge of a method's maps.
+struct Judge<'a> {
+    detector: &'a dyn Detector,
+    leaves: &'a [Tensor<1>],
+    /// The student's own: targets are matched once a batch.
+    assignment: &'a Assignment,
+    scale: f32,
+    step: u64,
+}
+
+impl Judge<'_> {
+    /// Gradients of the task losses at the maps; those at the head's weights, and the losses, go into
+    /// `sum`.
+    fn gradients(
+        &self,
+        maps: Vec<Tensor<4>>,
+        sum: &mut Accumulated,
+    ) -> Result<Vec<Tensor<4>>, EngineError> {
+        let device = Device::flex().autodiff();
+        let maps: Vec<Tensor<4>> = maps
+            .into_iter()
+            .map(|map| Tensor::from_inner(map).to_device(&device).require_grad())
+            .collect();
+        let losses = on_pool(|| {
+            let head = self.detector.head(self.leaves, &maps);
+            self.detector.losses(&head, self.assignment)
+        });
+        let total = task_total(&mut sum.losses, losses, "_maps", self.scale, self.step)?;
+        let mut gradients = on_pool(|| total.backward());
+        collect_gradients(&mut sum.student, self.leaves, &mut gradients);
+        Ok(maps
+            .iter()
+            .map(|map| {
+                map.grad_remove(&mut gradients)
+                    .expect("the head reads every map")
+            })
+            .collect())
+    }
+}
+
+/// Adds up task losses times `scale`, and records each as `<name><suffix>`.
+fn task_total(
+    record: &mut Vec<(String, f64)>,
+    losses: Vec<(&'static str, Tensor<1>)>,
+    suffix: &str,
+    scale: f32,
+    step: u64,
+) -> Result<Tensor<1>, EngineError> {
+    let mut total: Option<Tensor<1>> = None;
+    for (name, loss) in losses {
+        let name = format!("{name}{suffix}");
+        let value = loss.clone().without_autodiff().into_scalar::<f32>();
+        if !value.is_finite() {
+            return Err(EngineError::NonFiniteLoss {
+                term: name,
+                value,
+                step,
+            });
+        }
+        add_loss(record, &name, f64::from(value * scale));
+        let loss = if scale == 1.0 { loss } else { loss * scale };
+        total = Some(match total {
+            None => loss,
+            Some(total) => total + loss,
+        });
+    }
+    Ok(total.expect("a detector has a task loss"))
+}
+
+/// Adds the gradients at `leaves` to `sums`.
+fn collect_gradients(
+    sums: &mut [Option<Vec<f32>>],
+    leaves: &[Tensor<1>],
+    gradients: &mut Gradients,
+) {
+    for (slot, leaf) in sums.iter_mut().zip(leaves) {
+        if !leaf.is_autodiff() {
+            continue;
+        }
+        let Some(gradient) = leaf.grad_remove(gradients) else {
+            continue;
+        };
+        let gradient = gradient
+            .into_data()
+            .try_into_vec::<f32>()
+            .expect("weights and gradients are f32");
+        match slot {
+            None => *slot = Some(gradient),
+            Some(sum) => accumulate(sum, &gradient),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::eval::coco::CocoMetrics;
 
-use super::step::StepTimes;
+use super::step_times::StepTimes;
 
 /// One trained model.
 #[derive(Clone, Debug, Serialize, Deserialize)]

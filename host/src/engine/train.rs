@@ -29,7 +29,8 @@ use super::metrics_log::{LogPosition, MetricsLog};
 use super::preflight;
 use super::progress::{ProgressMode, StepReport as ProgressReport, TrainProgress};
 use super::run_dir::RunDir;
-use super::step::{Learner, StepPosition, StepReport, StepTimes};
+use super::step::{Learner, StepPosition, StepReport};
+use super::step_times::StepTimes;
 use super::teacher::Teacher;
 use super::weights::ModelWeights;
 

@@ -147,6 +147,10 @@ impl Detector for RetinaNet {
         pass.finish(pyramid, Some(head))
     }
 
+    fn head_taps(&self) -> Vec<String> {
+        LEVELS.map(|level| format!("neck.p{level}")).to_vec()
+    }
+
     fn head(&self, weights: &[Tensor<1>], pyramid: &[Tensor<4>]) -> HeadOutput {
         let maps = pyramid.iter().cloned().map(Maps::from_nchw).collect();
         self.head.forward(&mut Pass::untapped(weights), maps)

@@ -10,13 +10,13 @@ use std::collections::BTreeSet;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::ThreadId;
 
 use kd_abi::{
     KD_ABI_MINOR, KD_ALLOC_CALL, KD_ALLOC_SAVED, KD_E_INTERNAL, KD_E_INVALID_ARG, KD_E_OOM,
-    KD_E_STATE, KD_LOG_DEBUG, KD_LOG_ERROR, KD_LOG_INFO, KD_LOG_WARN, KD_OK, KdHost, KdStatus,
-    KdStr,
+    KD_E_STATE, KD_EXT_TASK, KD_LOG_DEBUG, KD_LOG_ERROR, KD_LOG_INFO, KD_LOG_WARN, KD_OK, KdHost,
+    KdStatus, KdStr, KdTask,
 };
 use tracing::Level;
 
@@ -43,6 +43,7 @@ pub(super) struct HostContext {
     plugin: String,
     method: String,
     declared_metrics: Vec<String>,
+    task: OnceLock<KdTask>,
     state: Mutex<State>,
 }
 
@@ -106,8 +107,17 @@ impl HostContext {
             plugin: plugin.to_owned(),
             method: method.to_owned(),
             declared_metrics: declared_metrics.to_vec(),
+            task: OnceLock::new(),
             state: Mutex::default(),
         }
+    }
+
+    /// Says what the models are trained for; the first word stands.
+    pub(super) fn set_num_classes(&self, num_classes: usize) {
+        let _ = self.task.set(KdTask {
+            struct_size: size_of::<KdTask>() as u32,
+            num_classes: num_classes as u32,
+        });
     }
 
     /// For `host_ctx`. The context must outlive every call that is given it.
@@ -287,9 +297,21 @@ unsafe extern "C" fn metric(host_ctx: *mut c_void, name: KdStr, value: f64) {
     });
 }
 
-unsafe extern "C" fn get_extension(_host_ctx: *mut c_void, _id: KdStr) -> *const c_void {
-    // Version 1.0 has no extensions; null is the documented answer to an unknown id.
-    std::ptr::null()
+unsafe extern "C" fn get_extension(host_ctx: *mut c_void, id: KdStr) -> *const c_void {
+    guarded(host_ctx, std::ptr::null(), |context| {
+        let id = text(id);
+        if context.in_call("get_extension", |_| ()).is_none() {
+            return std::ptr::null();
+        }
+        match id.as_str() {
+            KD_EXT_TASK => context
+                .task
+                .get()
+                .map_or(std::ptr::null(), |task| std::ptr::from_ref(task).cast()),
+            // The documented answer to an unknown id.
+            _ => std::ptr::null(),
+        }
+    })
 }
 
 /// Finds the context and keeps a panic of the host from crossing into the plugin.

@@ -38,6 +38,8 @@ use tensors::{Marker, Views};
 pub struct CallInfo {
     /// A training step, as opposed to evaluation.
     pub training: bool,
+    /// In this phase the losses send no gradient into student taps.
+    pub detach_student: bool,
     /// A check: nothing of it reaches the run, and unwritten outputs are errors.
     pub check: bool,
     /// Index of the stage in the schedule.
@@ -113,6 +115,11 @@ impl Method {
             tap_channels: Vec::new(),
             views: Views::default(),
         })
+    }
+
+    /// Tells the method, from its plan on, how many classes the models have.
+    pub fn set_num_classes(&self, num_classes: usize) {
+        self.instance.context.set_num_classes(num_classes);
     }
 
     /// The library it comes from.

@@ -49,6 +49,10 @@ pub const KD_CALL_TRAINING: u32 = 1 << 0;
 pub const KD_CALL_CHECK: u32 = 1 << 1;
 /// Call flag: equal inputs and seed must give equal bits.
 pub const KD_CALL_DETERMINISTIC: u32 = 1 << 2;
+/// Call flag: in this phase the losses send no gradient into student taps. The host cuts it for a
+/// method without maps. A method with maps keeps its losses off the student's taps itself: their
+/// gradient through the maps is still wanted, and the host cannot tell the two apart.
+pub const KD_CALL_DETACH_STUDENT: u32 = 1 << 3;
 
 /// `tap_use` bit: the values of this tap are read.
 pub const KD_USE_VALUE: u32 = 1 << 0;

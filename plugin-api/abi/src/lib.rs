@@ -6,7 +6,7 @@
 //! function reachable from it. A C plugin exports `kd_plugin_v1` and returns the same table.
 //!
 //! Reading order: [`constants`], [`types`] (what crosses), [`tables`] (who is called), [`root`]
-//! (the Rust door), [`note`] (the manifest inside the file).
+//! (the Rust door), [`note`] (the manifest inside the file), [`task`] (an extension of the host).
 //!
 //! # Lifetimes
 //!
@@ -29,9 +29,11 @@ pub mod constants;
 pub mod note;
 pub mod root;
 pub mod tables;
+pub mod task;
 pub mod types;
 
 pub use constants::*;
 pub use root::{KdRootV1, KdRootV1_Ref};
 pub use tables::*;
+pub use task::*;
 pub use types::*;

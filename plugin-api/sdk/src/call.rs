@@ -4,8 +4,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use kd_abi::{
-    KD_CALL_CHECK, KD_CALL_DETERMINISTIC, KD_CALL_TRAINING, KD_DEVICE_CPU, KdCall, KdHost,
-    KdStatus, KdStr,
+    KD_CALL_CHECK, KD_CALL_DETACH_STUDENT, KD_CALL_DETERMINISTIC, KD_CALL_TRAINING, KD_DEVICE_CPU,
+    KD_EXT_TASK, KdCall, KdHost, KdStatus, KdStr, KdTask,
 };
 
 use crate::MethodError;
@@ -35,6 +35,8 @@ pub struct CallInfo {
     pub check: bool,
     /// Equal inputs and seed must give equal bits.
     pub deterministic: bool,
+    /// In this phase the losses send no gradient into student taps; see [`crate::Inputs::in_loss`].
+    pub detach_student: bool,
 }
 
 /// Severity of a log message.
@@ -91,6 +93,7 @@ impl<'a> Call<'a> {
             training: raw.flags & KD_CALL_TRAINING != 0,
             check: raw.flags & KD_CALL_CHECK != 0,
             deterministic: raw.flags & KD_CALL_DETERMINISTIC != 0,
+            detach_student: raw.flags & KD_CALL_DETACH_STUDENT != 0,
         }
     }
 
@@ -108,6 +111,23 @@ impl<'a> Call<'a> {
             return Ok(());
         }
         Err(MethodError::cancelled("the host asked to stop"))
+    }
+
+    /// Number of classes of the data set, if the host says it.
+    #[must_use]
+    pub fn num_classes(&self) -> Option<usize> {
+        let task = self.extension(KD_EXT_TASK)?.cast::<KdTask>();
+        // SAFETY: the id promises a `KdTask` that is valid for the call.
+        let task = unsafe { task.as_ref()? };
+        (task.struct_size as usize >= size_of::<KdTask>()).then_some(task.num_classes as usize)
+    }
+
+    /// The host's extension `id`; `None` if it has none.
+    fn extension(&self, id: &str) -> Option<*const std::ffi::c_void> {
+        let get_extension = self.host.get_extension?;
+        // SAFETY: inside a call, on its thread, with its context.
+        let extension = unsafe { get_extension(self.raw.host_ctx, KdStr::new(id)) };
+        (!extension.is_null()).then_some(extension)
     }
 
     pub(crate) fn check_device(&self) -> Result<(), MethodError> {

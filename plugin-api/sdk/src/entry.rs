@@ -101,14 +101,14 @@ unsafe extern "C" fn plan<R: RawMethod>(
 ) -> KdStatus {
     // SAFETY: the host's promise on all arguments.
     unsafe {
-        entered::<R>("plan", inst, call, |instance, _| {
+        entered::<R>("plan", inst, call, |instance, call| {
             let raw = array(taps, n_taps, "taps")?;
             let taps = raw
                 .iter()
                 .enumerate()
                 .map(|(index, tap)| tap_info(index, tap))
                 .collect::<Result<Vec<_>, _>>()?;
-            let taps = Taps::new(taps);
+            let taps = Taps::new(taps).with_num_classes(call.num_classes());
             let plan = instance.method.plan(&taps)?;
             check_names::<R>(&plan)?;
             let sink = sink

@@ -65,6 +65,8 @@ pub enum Until {
     Iters(u64),
     /// Epochs.
     Epochs(u64),
+    /// Optimizer steps, counted back from the end of the stage.
+    ItersBeforeEnd(u64),
 }
 
 /// Which parts learn.

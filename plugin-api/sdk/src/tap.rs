@@ -139,33 +139,58 @@ impl TapInfo {
     }
 }
 
-/// The taps that the host bound, in its order.
+/// The taps that the host bound, in its order, and the task of the models.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Taps(Vec<TapInfo>);
+pub struct Taps {
+    taps: Vec<TapInfo>,
+    num_classes: Option<usize>,
+}
 
 impl Taps {
     /// Wraps a list; indices must be positions.
     #[must_use]
     pub fn new(taps: Vec<TapInfo>) -> Self {
         debug_assert!(taps.iter().enumerate().all(|(i, tap)| tap.index == i));
-        Taps(taps)
+        Taps {
+            taps,
+            num_classes: None,
+        }
+    }
+
+    /// With the number of classes of the task.
+    #[must_use]
+    pub fn with_num_classes(mut self, num_classes: Option<usize>) -> Self {
+        self.num_classes = num_classes;
+        self
+    }
+
+    /// Classes of the data set, background excluded; labels are below it.
+    ///
+    /// # Errors
+    /// If the host does not say it.
+    pub fn num_classes(&self) -> Result<usize, MethodError> {
+        self.num_classes.ok_or_else(|| {
+            MethodError::unsupported(
+                "the host does not tell the number of classes (extension `kd.task/1`)",
+            )
+        })
     }
 
     /// All taps.
     pub fn iter(&self) -> impl Iterator<Item = &TapInfo> {
-        self.0.iter()
+        self.taps.iter()
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.taps.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.taps.is_empty()
     }
 
     /// The tap of `role` called `name`.
@@ -173,12 +198,12 @@ impl Taps {
     /// # Errors
     /// If it is not bound; the message lists what is.
     pub fn get(&self, role: &Role, name: &str) -> Result<&TapInfo, MethodError> {
-        self.0
+        self.taps
             .iter()
             .find(|tap| tap.role == *role && tap.name == name)
             .ok_or_else(|| {
                 let bound: Vec<&str> = self
-                    .0
+                    .taps
                     .iter()
                     .filter(|tap| tap.role == *role)
                     .map(|tap| tap.name.as_str())
@@ -213,7 +238,7 @@ impl Taps {
     /// If a student tap has no partner, or there is none at all.
     pub fn pairs(&self) -> Result<Vec<(&TapInfo, &TapInfo)>, MethodError> {
         let pairs = self
-            .0
+            .taps
             .iter()
             .filter(|tap| tap.role == Role::Student)
             .map(|tap| Ok((tap, self.teacher(&tap.name)?)))

@@ -11,7 +11,8 @@ use crate::cli::print;
 use crate::cli::source::RunSourceArgs;
 use crate::engine::bench::StepBench;
 use crate::engine::memory::{self, MemoryUsage};
-use crate::engine::step::{StepReport, StepTimes};
+use crate::engine::step::StepReport;
+use crate::engine::step_times::StepTimes;
 use crate::exit_code;
 
 /// Arguments of `bench step`.

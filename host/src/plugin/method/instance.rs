@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kd_abi::{
-    KD_CALL_CHECK, KD_CALL_DETERMINISTIC, KD_CALL_TRAINING, KD_E_PANIC, KD_OK, KdCall, KdDevice,
-    KdInst, KdMethod, KdStatus,
+    KD_CALL_CHECK, KD_CALL_DETACH_STUDENT, KD_CALL_DETERMINISTIC, KD_CALL_TRAINING, KD_E_PANIC,
+    KD_OK, KdCall, KdDevice, KdInst, KdMethod, KdStatus,
 };
 
 use super::tensors::Marker;
@@ -186,6 +186,9 @@ impl CallInfo {
         }
         if self.check {
             flags |= KD_CALL_CHECK;
+        }
+        if self.detach_student {
+            flags |= KD_CALL_DETACH_STUDENT;
         }
         KdCall {
             struct_size: size_of::<KdCall>() as u32,

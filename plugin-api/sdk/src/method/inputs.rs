@@ -4,6 +4,7 @@ use burn::tensor::{Device, Int, Tensor};
 
 use super::import;
 use super::noise::Noise;
+use super::packed::Packed;
 use crate::tap::{Role, TapInfo, Taps};
 use crate::{CallInfo, MethodError, TensorView};
 
@@ -56,6 +57,28 @@ impl Inputs<'_> {
     /// If it is not bound; the message lists what is.
     pub fn tap(&self, role: &Role, name: &str) -> Result<Tensor<4>, MethodError> {
         Ok(self.tensors[self.taps.get(role, name)?.index].clone())
+    }
+
+    /// All student taps whose name begins with `prefix`, in the host's order: `[N, C, H, W]` each.
+    #[must_use]
+    pub fn students(&self, prefix: &str) -> Vec<Tensor<4>> {
+        self.taps
+            .iter()
+            .filter(|tap| tap.role == Role::Student && tap.name.starts_with(prefix))
+            .map(|tap| self.tensors[tap.index].clone())
+            .collect()
+    }
+
+    /// Student values as losses may see them: detached in phases that keep the losses' gradient from
+    /// the student. A method with maps must pass what its losses read of the student through this;
+    /// for others the host does it.
+    #[must_use]
+    pub fn in_loss(&self, student: Packed) -> Packed {
+        if self.call.detach_student {
+            student.detach()
+        } else {
+            student
+        }
     }
 
     /// Student and teacher taps of the same name, in the order of the student's.

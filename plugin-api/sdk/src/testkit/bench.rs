@@ -4,7 +4,8 @@
 use std::ptr;
 
 use kd_abi::{
-    KD_OK, KD_USE_GRAD, KD_USE_VALUE, KdDType, KdInst, KdMethod, KdStatus, KdStr, KdTap, KdTensor,
+    KD_CALL_DETACH_STUDENT, KD_OK, KD_USE_GRAD, KD_USE_VALUE, KdDType, KdInst, KdMethod, KdStatus,
+    KdStr, KdTap, KdTask, KdTensor,
 };
 use serde_json::Value;
 
@@ -48,6 +49,7 @@ pub struct Bench {
     pub(super) inst: *mut KdInst,
     log: Box<HostLog>,
     pub(super) seed: u64,
+    detach_student: bool,
     cancel: Box<u32>,
     pub(super) declared: Declared,
     pub(super) grad: Vec<bool>,
@@ -66,13 +68,28 @@ impl Bench {
     /// # Errors
     /// If an entry refuses.
     pub fn new_raw<R: RawMethod>(config: &Value, taps: &[TapShape]) -> Result<Self, EntryError> {
+        Self::create::<R>(config, taps, None)
+    }
+
+    fn create<R: RawMethod>(
+        config: &Value,
+        taps: &[TapShape],
+        num_classes: Option<u32>,
+    ) -> Result<Self, EntryError> {
         let table: &'static KdMethod = Box::leak(Box::new(entry::table::<R>()));
         let grad = |tap: &TapShape| tap.role == "student" && R::TAPS.iter().any(|p| p.grad);
         let mut bench = Bench {
             table,
             inst: ptr::null_mut(),
-            log: Box::default(),
+            log: Box::new(HostLog {
+                task: num_classes.map(|num_classes| KdTask {
+                    struct_size: size_of::<KdTask>() as u32,
+                    num_classes,
+                }),
+                ..HostLog::default()
+            }),
             seed: 1,
+            detach_student: false,
             cancel: Box::new(0),
             declared: Declared::default(),
             grad: taps.iter().map(grad).collect(),
@@ -107,6 +124,19 @@ impl Bench {
         taps: &[TapShape],
     ) -> Result<Self, EntryError> {
         Self::new_raw::<crate::BurnLevel<M>>(config, taps)
+    }
+
+    /// As [`Self::new`], for a task of `num_classes` classes.
+    ///
+    /// # Errors
+    /// If an entry refuses.
+    #[cfg(feature = "burn")]
+    pub fn for_classes<M: crate::DistillMethod>(
+        num_classes: u32,
+        config: &Value,
+        taps: &[TapShape],
+    ) -> Result<Self, EntryError> {
+        Self::create::<crate::BurnLevel<M>>(config, taps, Some(num_classes))
     }
 
     fn plan(&mut self, taps: &[TapShape]) -> Result<(), EntryError> {
@@ -218,6 +248,11 @@ impl Bench {
         self.targets.push(Target::Ints(Ints::new(shape, values)));
     }
 
+    /// Forgets all targets.
+    pub fn clear_targets(&mut self) {
+        self.targets.clear();
+    }
+
     /// Values of a tap, by position.
     pub fn tap_mut(&mut self, slot: usize) -> &mut [f32] {
         &mut self.taps[slot].values
@@ -282,13 +317,22 @@ impl Bench {
         self.seed = seed;
     }
 
+    /// Sets whether losses must keep their gradient from student taps in all further calls.
+    pub fn set_detach_student(&mut self, detach: bool) {
+        self.detach_student = detach;
+    }
+
     /// Raises or lowers the cancel flag.
     pub fn set_cancel(&mut self, cancel: bool) {
         *self.cancel = u32::from(cancel);
     }
 
     pub(super) fn call(&mut self) -> kd_abi::KdCall {
-        host::call(&raw mut *self.log, self.seed, &raw const *self.cancel)
+        let mut call = host::call(&raw mut *self.log, self.seed, &raw const *self.cancel);
+        if self.detach_student {
+            call.flags |= KD_CALL_DETACH_STUDENT;
+        }
+        call
     }
 
     pub(super) fn done(&self, entry: &'static str, status: KdStatus) -> Result<(), EntryError> {

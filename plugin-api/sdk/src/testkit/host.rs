@@ -4,8 +4,8 @@
 use std::ffi::c_void;
 
 use kd_abi::{
-    KD_ABI_MINOR, KD_CALL_DETERMINISTIC, KD_CALL_TRAINING, KD_E_UNSUPPORTED, KD_OK, KdCall,
-    KdDevice, KdHost, KdPlanSink, KdSpec, KdStatus, KdStr,
+    KD_ABI_MINOR, KD_CALL_DETERMINISTIC, KD_CALL_TRAINING, KD_E_UNSUPPORTED, KD_EXT_TASK, KD_OK,
+    KdCall, KdDevice, KdHost, KdPlanSink, KdSpec, KdStatus, KdStr, KdTask,
 };
 
 /// What the plugin told the host.
@@ -17,6 +17,8 @@ pub struct HostLog {
     pub metrics: Vec<(String, f64)>,
     /// Status, message, detail as JSON.
     pub errors: Vec<(KdStatus, String, String)>,
+    /// What `kd.task/1` gives; none: the host does not offer it.
+    pub(crate) task: Option<KdTask>,
 }
 
 /// What the plan declared.
@@ -126,8 +128,11 @@ unsafe extern "C" fn metric(ctx: *mut c_void, name: KdStr, value: f64) {
     host(ctx).metrics.push((text(name), value));
 }
 
-unsafe extern "C" fn get_extension(_: *mut c_void, _: KdStr) -> *const c_void {
-    std::ptr::null()
+unsafe extern "C" fn get_extension(ctx: *mut c_void, id: KdStr) -> *const c_void {
+    match (text(id).as_str(), &host(ctx).task) {
+        (KD_EXT_TASK, Some(task)) => std::ptr::from_ref(task).cast(),
+        _ => std::ptr::null(),
+    }
 }
 
 /// Name, extents and attributes of a spec.
