@@ -1,0 +1,3 @@
+//! Identities that hold whatever the weights are.
+
+use super::*;
