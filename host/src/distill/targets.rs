@@ -31,12 +31,14 @@ type Build = fn(&Batch) -> Target;
 /// | `gt_batch` | `[T]` i64 | index of the image in the batch, ascending |
 /// | `image_sizes` | `[N, 2]` i64 | height, width of each image without padding |
 /// | `input_size` | `[2]` i64 | height, width of the network input: the batch, padding included |
-pub const TARGETS: [(&str, Build); 5] = [
+/// | `gt_mask_crops` | `[T, 7, 7]` f32 | instance masks inside their boxes, 0 or 1; `[0, 7, 7]` where the data set has none |
+pub const TARGETS: [(&str, Build); 6] = [
     ("gt_boxes_xyxy", gt_boxes_xyxy),
     ("gt_labels", gt_labels),
     ("gt_batch", gt_batch),
     ("image_sizes", image_sizes),
     ("input_size", input_size),
+    ("gt_mask_crops", gt_mask_crops),
 ];
 
 /// The builder of a target.
@@ -100,6 +102,13 @@ fn image_sizes(batch: &Batch) -> Target {
     Target {
         shape: vec![batch.metas.len(), 2],
         values: TargetValues::I64(values),
+    }
+}
+
+fn gt_mask_crops(_: &Batch) -> Target {
+    Target {
+        shape: vec![0, 7, 7],
+        values: TargetValues::F32(Vec::new()),
     }
 }
 
