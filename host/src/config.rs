@@ -314,9 +314,11 @@ pub struct TrainConfig {
     /// Decay of biases.
     #[schemars(range(min = 0.0))]
     pub bias_decay: f64,
-    /// Multiplies the learning rate of the method's own parameters.
+    /// Multiplies the learning rate of the method's own parameters, whichever optimizer they have.
     #[schemars(range(min = 0.0))]
     pub method_lr_scale: f64,
+    /// An optimizer of its own for the method's parameters.
+    pub method: MethodOptimizerConfig,
     /// Linear warm-up, optimizer steps.
     pub warmup_iters: usize,
     /// Learning rate at step 0 as a share of `lr`.
@@ -333,9 +335,14 @@ pub struct TrainConfig {
     /// Exponent of `poly`.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub poly_power: f64,
-    /// Global gradient norm is clipped to it; 0: off.
+    /// The gradient norm over the student's parameters is clipped to it, and so, apart from it, is
+    /// that over the method's: what a method learns for itself does not slow its student; 0: off.
     #[schemars(range(min = 0.0))]
     pub grad_clip_norm: f64,
+    /// Each element of a gradient is clipped to plus and minus this (Detectron2's default way, with
+    /// 1.0); 0: off.
+    #[schemars(range(min = 0.0))]
+    pub grad_clip_value: f64,
     /// Micro-batches per optimizer step.
     #[schemars(range(min = 1))]
     pub accumulate: usize,
@@ -349,6 +356,47 @@ pub struct TrainConfig {
     /// Log losses every so many optimizer steps.
     #[schemars(range(min = 1))]
     pub log_interval_iters: usize,
+}
+
+/// Optimizer of the method's own parameters; it follows the student's schedule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MethodOptimizerConfig {
+    /// `inherit`: the student's, and nothing below counts; `sgd` or `adamw`.
+    pub optimizer: MethodOptimizerKind,
+    /// Parameters it learns, by the beginning of their names (`teacher.`); empty: all. The others
+    /// stay with the student's optimizer.
+    pub params: Vec<String>,
+    /// Peak learning rate.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub lr: f64,
+    /// SGD momentum.
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1))]
+    pub momentum: f64,
+    /// AdamW's decay rates.
+    #[schemars(extend("items" = {"type": "number", "minimum": 0, "exclusiveMaximum": 1}))]
+    pub betas: [f64; 2],
+    /// AdamW's epsilon.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub eps: f64,
+    /// Decay of weights.
+    #[schemars(range(min = 0.0))]
+    pub weight_decay: f64,
+    /// Decay of biases.
+    #[schemars(range(min = 0.0))]
+    pub bias_decay: f64,
+}
+
+/// Optimizer of the method's own parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MethodOptimizerKind {
+    /// The student's, with its settings and `method_lr_scale`.
+    Inherit,
+    /// With momentum, as torch.optim.SGD.
+    Sgd,
+    /// As torch.optim.AdamW.
+    Adamw,
 }
 
 /// Optimizer.

@@ -18,7 +18,7 @@ use super::checkpoint::Snapshot;
 use super::ema::Ema;
 use super::environment::PluginFacts;
 use super::lr_schedule::LrSchedule;
-use super::optim::{Algorithm, Optimizer, ParamGroups};
+use super::optim::{Algorithm, MethodOptimizer, Optimizer, ParamGroups};
 use super::step::Learner;
 use super::teacher::Teacher;
 use super::weights::ModelWeights;
@@ -78,12 +78,14 @@ pub(super) fn learner(
         detector,
         weights,
         optimizer: Optimizer::new(Algorithm::from_config(train)),
+        method_optimizer: MethodOptimizer::from_config(train),
         groups: ParamGroups::from_config(train),
         lr: LrSchedule::new(train, steps_per_epoch, total_steps),
         schedule,
         distiller,
         teacher,
         grad_clip_norm: train.grad_clip_norm,
+        grad_clip_value: train.grad_clip_value,
     })
 }
 
@@ -113,6 +115,9 @@ pub(super) fn restore(learner: &mut Learner, snapshot: &Snapshot) -> Result<(), 
     learner
         .optimizer
         .load_state(&snapshot.optimizer, &lengths)?;
+    if let (Some(own), Some(state)) = (&mut learner.method_optimizer, &snapshot.method_optimizer) {
+        own.optimizer.load_state(state, &lengths)?;
+    }
     if let (Some(ema), Some(state)) = (&mut learner.ema, &snapshot.ema) {
         *ema = Ema::from_state(learner.detector.specs(), state, ema.decay())?;
     }

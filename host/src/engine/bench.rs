@@ -103,7 +103,8 @@ impl StepBench {
                 loader,
                 epoch: 0,
             },
-            step: 0,
+            // In the middle of a run every phase that warms up is over.
+            step: TOTAL_STEPS / 2,
             seed: config.seed,
         })
     }
@@ -245,6 +246,7 @@ impl Case {
                 warmup_iters: 0,
                 schedule: ScheduleKind::Constant,
                 grad_clip_norm: 0.0,
+                grad_clip_value: 0.0,
                 ema_decay: 0.0,
                 ..base.train
             },

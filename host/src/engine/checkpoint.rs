@@ -6,6 +6,7 @@
 //!   iter_00000020/
 //!     student.safetensors     loads in the plain detector and in torchvision
 //!     optimizer.safetensors
+//!     method_optimizer.safetensors  if the method's parameters have an optimizer of their own
 //!     method.safetensors      if the method has parameters or buffers
 //!     ema.safetensors         if weights are averaged
 //!     progress.json           where the run stands, and the SHA-256 of every file
@@ -36,6 +37,7 @@ const LATEST_FILE: &str = "latest";
 const PROGRESS_FILE: &str = "progress.json";
 const STUDENT_FILE: &str = "student.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+const METHOD_OPTIMIZER_FILE: &str = "method_optimizer.safetensors";
 const METHOD_FILE: &str = "method.safetensors";
 const EMA_FILE: &str = "ema.safetensors";
 /// Being written or being removed: worthless.
@@ -52,6 +54,8 @@ pub struct Snapshot {
     pub student: StateDict,
     /// See [`crate::engine::optim::Optimizer::to_state`].
     pub optimizer: StateDict,
+    /// State of the method's own optimizer, if it has one.
+    pub method_optimizer: Option<StateDict>,
     /// The method's parameters and buffers.
     pub method: Option<StateDict>,
     /// See [`crate::engine::ema::Ema::to_state`].
@@ -240,6 +244,7 @@ pub fn load(folder: &Path) -> Result<Snapshot, CheckpointError> {
     Ok(Snapshot {
         student: required(STUDENT_FILE)?,
         optimizer: required(OPTIMIZER_FILE)?,
+        method_optimizer: read_state(folder, METHOD_OPTIMIZER_FILE, &file.files)?,
         method: read_state(folder, METHOD_FILE, &file.files)?,
         ema: read_state(folder, EMA_FILE, &file.files)?,
         progress: file.progress,
@@ -251,6 +256,7 @@ fn write_folder(folder: &Path, snapshot: &Snapshot) -> Result<(), CheckpointErro
     let states = [
         (STUDENT_FILE, Some(&snapshot.student)),
         (OPTIMIZER_FILE, Some(&snapshot.optimizer)),
+        (METHOD_OPTIMIZER_FILE, snapshot.method_optimizer.as_ref()),
         (METHOD_FILE, snapshot.method.as_ref()),
         (EMA_FILE, snapshot.ema.as_ref()),
     ];

@@ -1,4 +1,4 @@
-//! Clipping of the global gradient norm, as torch.nn.utils.clip_grad_norm_.
+//! Clipping of gradients, as torch.nn.utils.clip_grad_norm_ and clip_grad_value_.
 
 use rayon::prelude::*;
 
@@ -81,6 +81,15 @@ pub fn clip_global_norm(
         }
     }
     Ok(norm)
+}
+
+/// Clips every element to `-limit..=limit`, as torch.nn.utils.clip_grad_value_.
+pub fn clip_values(gradients: &mut [(&str, &mut [f32])], limit: f32) {
+    for (_, values) in gradients {
+        values
+            .par_chunks_mut(CHUNK)
+            .for_each(|chunk| chunk.iter_mut().for_each(|v| *v = v.clamp(-limit, limit)));
+    }
 }
 
 /// Multiplies `values` by `factor`.

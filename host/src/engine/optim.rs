@@ -8,8 +8,10 @@ use crate::config::{OptimizerKind, TrainConfig};
 use crate::state::{Array, StateDict};
 
 mod groups;
+mod method;
 
 pub use groups::{ParamGroup, ParamGroups};
+pub use method::MethodOptimizer;
 
 /// Values updated by one task. Updates are elementwise, so this cannot change a bit.
 const CHUNK: usize = 1 << 15;

@@ -28,7 +28,7 @@ use super::EngineError;
 use super::ema::Ema;
 use super::grad_clip;
 use super::lr_schedule::LrSchedule;
-use super::optim::{Optimizer, ParamGroups};
+use super::optim::{MethodOptimizer, Optimizer, ParamGroups};
 use super::step_times::StepTimes;
 use super::teacher::Teacher;
 use super::weights::ModelWeights;
@@ -44,6 +44,8 @@ pub struct Learner {
     pub weights: ModelWeights,
     /// Optimizer state of student and method.
     pub optimizer: Optimizer,
+    /// The optimizer of the method's parameters, if they have one of their own.
+    pub method_optimizer: Option<MethodOptimizer>,
     /// Decay and learning-rate factors by kind of parameter.
     pub groups: ParamGroups,
     /// Learning rate by step.
@@ -56,8 +58,10 @@ pub struct Learner {
     pub teacher: Option<Teacher>,
     /// Averaged weights, if asked for.
     pub ema: Option<Ema>,
-    /// Global gradient norm is clipped to it; 0: off.
+    /// The norms of the student's and of the method's gradients are each clipped to it; 0: off.
     pub grad_clip_norm: f64,
+    /// Elements of gradients are clipped to plus and minus this; 0: off.
+    pub grad_clip_value: f64,
 }
 
 /// Where in the run a step happens.
@@ -82,8 +86,10 @@ pub struct StepReport {
     pub losses: Vec<(String, f64)>,
     /// Statistics from the method, of the last micro-batch.
     pub metrics: Vec<(String, f64)>,
-    /// Global gradient norm before clipping.
+    /// Norm of the student's gradients before clipping.
     pub grad_norm: f64,
+    /// Norm of the gradients of the method's parameters before clipping, if it has any that learn.
+    pub method_grad_norm: Option<f64>,
     /// Learning rate.
     pub lr: f64,
     /// Seconds.
@@ -126,7 +132,7 @@ impl Learner {
         let lr = self.lr.lr(at.step);
         let clock = Instant::now();
         let mut times = sum.times;
-        let grad_norm = self.apply(&mut sum, &phase, lr)?;
+        let (grad_norm, method_grad_norm) = self.apply(&mut sum, &phase, lr)?;
         for stats in &sum.batch_stats {
             let learned = stats
                 .iter()
@@ -143,6 +149,7 @@ impl Learner {
             losses: sum.losses,
             metrics: sum.metrics,
             grad_norm,
+            method_grad_norm,
             lr,
             times,
         })
@@ -299,36 +306,50 @@ impl Learner {
         Ok(())
     }
 
-    /// Clips and updates; returns the norm before clipping.
-    fn apply(&mut self, sum: &mut Accumulated, phase: &Phase, lr: f64) -> Result<f64, EngineError> {
+    /// Clips and updates; returns the norms before clipping, the student's and the method's.
+    fn apply(
+        &mut self,
+        sum: &mut Accumulated,
+        phase: &Phase,
+        lr: f64,
+    ) -> Result<(f64, Option<f64>), EngineError> {
         let specs = self.detector.specs();
         let method_names: Vec<String> = match &self.distiller {
-            Some(distiller) => distiller
+            Some(distiller) if phase.learn.method => distiller
                 .param_names()
                 .map(|n| format!("method.{n}"))
                 .collect(),
-            None => Vec::new(),
+            _ => Vec::new(),
         };
-        let method_learns = phase.learn.method;
-        let student = specs
+        let mut student: Vec<(&str, &mut [f32])> = specs
             .iter()
-            .zip(&sum.student)
-            .filter_map(|(spec, g)| Some((spec.name.as_str(), g.as_deref()?)));
-        let method = method_names
+            .zip(&mut sum.student)
+            .filter_map(|(spec, g)| Some((spec.name.as_str(), g.as_deref_mut()?)))
+            .collect();
+        let mut method: Vec<(&str, &mut [f32])> = method_names
             .iter()
-            .zip(&sum.method)
-            .filter(|_| method_learns)
-            .map(|(name, g)| (name.as_str(), g.as_slice()));
-        let named: Vec<(&str, &[f32])> = student.chain(method).collect();
-        let norm = grad_clip::global_norm(&named)?;
-        let coefficient = match self.grad_clip_norm {
-            0.0 => 1.0,
-            max => grad_clip::clip_coefficient(norm, max) as f32,
+            .zip(&mut sum.method)
+            .map(|(name, g)| (name.as_str(), g.as_mut_slice()))
+            .collect();
+        // Both are known to be finite before either is touched.
+        let norm = grad_clip::global_norm(&views(&student))?;
+        let method_norm = match method.is_empty() {
+            true => None,
+            false => Some(grad_clip::global_norm(&views(&method))?),
         };
-        if coefficient < 1.0 {
-            let student = sum.student.iter_mut().flatten();
-            for gradient in student.chain(&mut sum.method) {
-                grad_clip::scale(gradient, coefficient);
+        for (gradients, mut norm) in [
+            (&mut student, norm),
+            (&mut method, method_norm.unwrap_or_default()),
+        ] {
+            if self.grad_clip_value > 0.0 {
+                grad_clip::clip_values(gradients, self.grad_clip_value as f32);
+                norm = grad_clip::global_norm(&views(gradients))?;
+            }
+            let coefficient = grad_clip::clip_coefficient(norm, self.grad_clip_norm);
+            if coefficient < 1.0 {
+                for (_, gradient) in gradients {
+                    grad_clip::scale(gradient, coefficient as f32);
+                }
             }
         }
         self.optimizer.begin_step();
@@ -342,16 +363,32 @@ impl Learner {
                 optimizer.update(&spec.name, values, gradient, lr, group.weight_decay);
             });
         }
-        if let (Some(distiller), true) = (&mut self.distiller, method_learns) {
-            let params = distiller.params_mut().iter_mut();
-            for ((name, gradient), param) in method_names.iter().zip(&sum.method).zip(params) {
+        if let Some(own) = &mut self.method_optimizer {
+            own.optimizer.begin_step();
+        }
+        if let Some(distiller) = &mut self.distiller {
+            let own_names: Vec<String> = distiller.param_names().map(str::to_owned).collect();
+            let params = distiller.params_mut().iter_mut().zip(own_names);
+            for ((name, gradient), (param, own_name)) in
+                method_names.iter().zip(&sum.method).zip(params)
+            {
                 let group = self.groups.of_method(&param.shape);
                 let lr = lr * group.lr_scale * phase.lr_scale.method;
-                self.optimizer
-                    .update(name, &mut param.data, gradient, lr, group.weight_decay);
+                match &mut self.method_optimizer {
+                    Some(own) if own.takes(&own_name) => {
+                        own.update(name, &param.shape, &mut param.data, gradient, lr);
+                    }
+                    _ => self.optimizer.update(
+                        name,
+                        &mut param.data,
+                        gradient,
+                        lr,
+                        group.weight_decay,
+                    ),
+                }
             }
         }
-        Ok(norm)
+        Ok((norm, method_norm))
     }
 
     /// Parts whose parameters receive gradients now, for messages.
@@ -481,6 +518,10 @@ fn take_answer(sum: &mut Accumulated, distiller: &Distiller, answer: &DistillSte
 /// loops would wake the pool and be waited for.
 fn on_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| f())
+}
+
+fn views<'a>(gradients: &'a [(&'a str, &mut [f32])]) -> Vec<(&'a str, &'a [f32])> {
+    gradients.iter().map(|(name, g)| (*name, &**g)).collect()
 }
 
 fn accumulate(sum: &mut [f32], gradient: &[f32]) {

@@ -403,6 +403,9 @@ impl<'a> Session<'a> {
         values.insert("train/loss_total".into(), total);
         values.insert("train/lr".into(), report.lr);
         values.insert("train/grad_norm".into(), report.grad_norm);
+        if let Some(norm) = report.method_grad_norm {
+            values.insert("train/grad_norm_method".into(), norm);
+        }
         for (name, value) in &report.metrics {
             values.insert(format!("method/{name}"), *value);
         }
@@ -474,6 +477,11 @@ impl<'a> Session<'a> {
             progress: self.at.clone(),
             student: self.learner.weights.to_state(),
             optimizer: self.learner.optimizer.to_state(),
+            method_optimizer: self
+                .learner
+                .method_optimizer
+                .as_ref()
+                .map(|own| own.optimizer.to_state()),
             method: self.learner.distiller.as_ref().map(Distiller::to_state),
             ema: self.learner.ema.as_ref().map(Ema::to_state),
         })?;

@@ -36,6 +36,7 @@ fn snapshot(iter: u64) -> Snapshot {
         },
         student: state(&[iter as f32, -0.0, 1e-30]),
         optimizer: state(&[0.1]),
+        method_optimizer: None,
         method: None,
         ema: Some(state(&[5.0])),
     }

@@ -1,0 +1,104 @@
+//! An optimizer of its own for the method's parameters, where the configuration asks for one.
+
+use crate::config::{MethodOptimizerConfig, MethodOptimizerKind, TrainConfig};
+
+use super::{Algorithm, Optimizer};
+
+/// Learns the parameters that [`MethodOptimizer::takes`]; others stay with the student's optimizer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MethodOptimizer {
+    /// Its state.
+    pub optimizer: Optimizer,
+    /// Its learning rate over the student's: it follows the same schedule.
+    lr_ratio: f64,
+    weight_decay: f64,
+    bias_decay: f64,
+    prefixes: Vec<String>,
+}
+
+impl MethodOptimizer {
+    /// What `train.method` asks for; none where it inherits the student's.
+    #[must_use]
+    pub fn from_config(train: &TrainConfig) -> Option<Self> {
+        let MethodOptimizerConfig {
+            optimizer,
+            params,
+            lr,
+            momentum,
+            betas,
+            eps,
+            weight_decay,
+            bias_decay,
+        } = train.method.clone();
+        let algorithm = match optimizer {
+            MethodOptimizerKind::Inherit => return None,
+            MethodOptimizerKind::Sgd => Algorithm::Sgd { momentum },
+            MethodOptimizerKind::Adamw => Algorithm::AdamW { betas, eps },
+        };
+        Some(MethodOptimizer {
+            optimizer: Optimizer::new(algorithm),
+            lr_ratio: lr / train.lr,
+            weight_decay,
+            bias_decay,
+            prefixes: params,
+        })
+    }
+
+    /// Whether it learns the parameter `name`.
+    #[must_use]
+    pub fn takes(&self, name: &str) -> bool {
+        self.prefixes.is_empty() || self.prefixes.iter().any(|p| name.starts_with(p))
+    }
+
+    /// Updates a parameter of the method; `lr` is the student's now, phase included.
+    ///
+    /// # Panics
+    /// As [`Optimizer::update`].
+    pub fn update(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        param: &mut [f32],
+        grad: &[f32],
+        lr: f64,
+    ) {
+        let decay = if shape.len() > 1 {
+            self.weight_decay
+        } else {
+            self.bias_decay
+        };
+        self.optimizer
+            .update(name, param, grad, lr * self.lr_ratio, decay);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn its_parameters_follow_its_settings_at_the_students_schedule() {
+        let mut train = Config::base().train;
+        assert_eq!(MethodOptimizer::from_config(&train), None);
+        train.lr = 0.1;
+        train.method = MethodOptimizerConfig {
+            optimizer: MethodOptimizerKind::Sgd,
+            params: vec!["teacher.".into()],
+            lr: 0.01,
+            momentum: 0.0,
+            weight_decay: 0.5,
+            bias_decay: 0.0,
+            ..train.method
+        };
+        let mut own = MethodOptimizer::from_config(&train).unwrap();
+        assert!(own.takes("teacher.a") && !own.takes("adapter.0"));
+        own.optimizer.begin_step();
+        let (mut weight, mut bias) = ([1.0], [1.0]);
+        // Half way down the student's schedule: 0.05, so 0.005 here.
+        own.update("teacher.w", &[1, 1], &mut weight, &[2.0], 0.05);
+        own.update("teacher.b", &[1], &mut bias, &[2.0], 0.05);
+        assert!((weight[0] - (1.0 - 0.005 * 2.5)).abs() < 1e-7);
+        assert!((bias[0] - (1.0 - 0.005 * 2.0)).abs() < 1e-7);
+    }
+}
