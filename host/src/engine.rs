@@ -5,6 +5,7 @@
 
 pub mod arm;
 mod assemble;
+pub mod attribution;
 pub mod bench;
 pub mod checkpoint;
 pub mod ema;

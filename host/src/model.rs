@@ -45,6 +45,18 @@ pub enum Part {
     Head,
 }
 
+impl Part {
+    /// As phases and messages call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Backbone => "backbone",
+            Part::Neck => "neck",
+            Part::Head => "head",
+        }
+    }
+}
+
 /// What a weight is; decides decay and whether it is learned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParamKind {

@@ -4,9 +4,10 @@ use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 
 use super::print;
-use super::source::SourceArgs;
+use super::source::{RunSourceArgs, SourceArgs};
 use crate::config::{DataConfig, ResizeMode};
 use crate::data::{Split, open};
+use crate::engine::attribution::Attribution;
 use crate::exit_code;
 use crate::model::{Detector, TapShape, build, tap_table};
 
@@ -15,6 +16,37 @@ use crate::model::{Detector, TapShape, build, tap_table};
 pub enum ModelCommand {
     /// List what methods may tap, student and teacher side by side.
     Taps(TapsArgs),
+    /// Show which term of the total teaches which part: gradient norms of one batch.
+    Gradients(GradientsArgs),
+}
+
+/// Arguments of `model gradients`.
+#[derive(Clone, Debug, Default, Args)]
+#[command(after_help = "\
+Each term is taken alone, on the first batch, with initial weights. `-`: the term does not reach the
+part; `0`: it arrives as zero.
+
+Examples:
+  kdhost model gradients --plugin libmine.so
+  kdhost model gradients --plugin libmine.so --at 0.05   in the phase at 5 % of the run
+  kdhost model gradients --plugin P --config F.toml --json")]
+pub struct GradientsArgs {
+    /// Which configuration.
+    #[command(flatten)]
+    pub source: RunSourceArgs,
+    /// Where in the run, as a share of it: decides the phase.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5, value_parser = share)]
+    pub at: f64,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("expected a number from 0 to 1".to_owned()),
+    }
 }
 
 /// Arguments of `model taps`.
@@ -40,7 +72,19 @@ pub struct TapsArgs {
 pub fn run(command: &ModelCommand) -> anyhow::Result<i32> {
     match command {
         ModelCommand::Taps(args) => taps(args),
+        ModelCommand::Gradients(args) => gradients(args),
     }
+}
+
+fn gradients(args: &GradientsArgs) -> anyhow::Result<i32> {
+    let config = args.source.resolve()?.config;
+    let attribution = Attribution::of_config(&config, args.at)?;
+    print(&if args.json {
+        serde_json::to_string_pretty(&attribution)?
+    } else {
+        attribution.render()
+    })?;
+    Ok(exit_code::OK)
 }
 
 fn taps(args: &TapsArgs) -> anyhow::Result<i32> {

@@ -32,6 +32,13 @@ pub struct Distiller {
     pub(super) buffers: Vec<Array>,
 }
 
+/// Weights of a method's terms in the total.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TermWeights {
+    losses: Vec<f64>,
+    maps: f64,
+}
+
 /// The models a method is bound to.
 #[derive(Clone, Copy)]
 pub struct Models<'a> {
@@ -171,6 +178,26 @@ impl Distiller {
     #[must_use]
     pub fn maps_weight(&self) -> f64 {
         self.maps_weight
+    }
+
+    /// Gives every term weight 0 but the one called `term` (`maps_name`: the task losses on maps);
+    /// returns the weights before.
+    pub fn weigh_only(&mut self, term: &str, maps_name: &str) -> TermWeights {
+        let only = |name: &str, weight: f64| if name == term { weight } else { 0.0 };
+        let losses = self.losses().map(|(name, w)| only(name, w)).collect();
+        let maps = only(maps_name, self.maps_weight);
+        let before = TermWeights {
+            losses: self.loss_weights.clone(),
+            maps: self.maps_weight,
+        };
+        self.weigh(TermWeights { losses, maps });
+        before
+    }
+
+    /// Sets the weights of all terms.
+    pub fn weigh(&mut self, weights: TermWeights) {
+        self.loss_weights = weights.losses;
+        self.maps_weight = weights.maps;
     }
 
     /// Names of the learned parameters, in the order of [`DistillStep::param_gradients`].

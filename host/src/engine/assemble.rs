@@ -86,6 +86,7 @@ pub(super) fn learner(
         teacher,
         grad_clip_norm: train.grad_clip_norm,
         grad_clip_value: train.grad_clip_value,
+        task_weight: 1.0,
     })
 }
 

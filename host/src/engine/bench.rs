@@ -68,6 +68,14 @@ impl StepBench {
     /// # Errors
     /// As a run.
     pub fn of_config(config: &Config) -> Result<Self, EngineError> {
+        Self::of_config_for(config, TOTAL_STEPS)
+    }
+
+    /// The same, in a run of `total_steps`.
+    ///
+    /// # Errors
+    /// As a run.
+    pub(super) fn of_config_for(config: &Config, total_steps: u64) -> Result<Self, EngineError> {
         let chosen = choose(&config.distill)?;
         let datasets = Datasets::open(config)?;
         let num_classes = datasets.train.classes().len();
@@ -94,7 +102,7 @@ impl StepBench {
             library,
             student,
             teacher,
-            [TOTAL_STEPS, per_epoch],
+            [total_steps, per_epoch],
         )?;
         Ok(StepBench {
             learner,
@@ -104,7 +112,7 @@ impl StepBench {
                 epoch: 0,
             },
             // In the middle of a run every phase that warms up is over.
-            step: TOTAL_STEPS / 2,
+            step: total_steps / 2,
             seed: config.seed,
         })
     }
@@ -202,6 +210,18 @@ impl StepBench {
         report.times.data = data;
         self.step += 1;
         Ok(report)
+    }
+}
+
+impl StepBench {
+    /// The next batch.
+    pub(super) fn batch(&mut self) -> Result<Batch, EngineError> {
+        self.source.next()
+    }
+
+    /// What a step works with.
+    pub(super) fn learner_mut(&mut self) -> &mut Learner {
+        &mut self.learner
     }
 }
 

@@ -50,11 +50,11 @@ pub fn run(
         }
     };
     let probe = learner.probe(batch, at)?;
-    let without_gradient = probe
-        .method_gradient_norms
-        .iter()
-        .filter(|(_, norm)| *norm == 0.0)
-        .map(|(name, _)| name.clone())
+    let names = learner.distiller.iter().flat_map(|d| d.param_names());
+    let without_gradient = names
+        .zip(&probe.method_gradients)
+        .filter(|(_, gradient)| gradient.iter().all(|g| *g == 0.0))
+        .map(|(name, _)| name.to_owned())
         .collect();
     Ok(Preflight {
         taps,

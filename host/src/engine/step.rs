@@ -62,6 +62,8 @@ pub struct Learner {
     pub grad_clip_norm: f64,
     /// Elements of gradients are clipped to plus and minus this; 0: off.
     pub grad_clip_value: f64,
+    /// Weight of the student's own task losses; 1 but for a look at other terms alone.
+    pub(super) task_weight: f32,
 }
 
 /// Where in the run a step happens.
@@ -110,8 +112,10 @@ struct Accumulated {
 pub struct Probe {
     /// Terms as they would enter the total.
     pub losses: Vec<(String, f64)>,
-    /// L2 norm of the gradient at each of the method's parameters.
-    pub method_gradient_norms: Vec<(String, f64)>,
+    /// Gradient at each of the student's parameters; none where nothing arrives.
+    pub student_gradients: Vec<Option<Vec<f32>>>,
+    /// Gradient at each of the method's parameters, in the order of their names.
+    pub method_gradients: Vec<Vec<f32>>,
     /// Seconds.
     pub times: StepTimes,
 }
@@ -163,18 +167,14 @@ impl Learner {
         let (call, phase) = self.call(at, true);
         let before = self.distiller.as_ref().map(Distiller::to_state);
         let sum = self.gradients(vec![batch], &call, &phase)?;
-        let mut norms = Vec::new();
         if let (Some(distiller), Some(before)) = (&mut self.distiller, before) {
             // Buffers may have moved; the run must start as if the check had not happened.
             distiller.load_state(&before)?;
-            for (name, gradient) in distiller.param_names().zip(&sum.method) {
-                let square = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>();
-                norms.push((name.to_owned(), square.sqrt()));
-            }
         }
         Ok(Probe {
             losses: sum.losses,
-            method_gradient_norms: norms,
+            student_gradients: sum.student,
+            method_gradients: sum.method,
             times: sum.times,
         })
     }
@@ -269,7 +269,8 @@ impl Learner {
             let losses = self.detector.losses(head, &assignment);
             (forward, assignment, losses)
         });
-        let mut total = task_total(&mut sum.losses, losses, "", scale, call.step)?;
+        let task_scale = scale * self.task_weight;
+        let mut total = task_total(&mut sum.losses, losses, "", task_scale, call.step)?;
         add(&mut sum.times.student_forward, clock.elapsed());
 
         if let Some(distiller) = &mut self.distiller {
