@@ -75,6 +75,9 @@ fn structs_have_the_same_layout_in_c_and_rust() {
             release_saved, get_extension,
         }
         KdPlugin { struct_size, abi_major, abi_minor, n_methods, methods, init, deinit }
+        KdMapSize { n, h, w }
+        KdConv { struct_size, n_sizes, sizes, c_in, c_out, kernel, flags }
+        KdConvTable { struct_size, reserved, forward, backward }
     };
     assert_eq!(printed_by_c("layout", &c), rust);
 }
@@ -94,6 +97,7 @@ fn constants_have_the_same_value_in_c_and_rust() {
         KD_DEVICE_CPU KD_DEVICE_CUDA
         KD_ALLOC_CALL KD_ALLOC_SAVED
         KD_LOG_ERROR KD_LOG_WARN KD_LOG_INFO KD_LOG_DEBUG KD_LOG_TRACE
+        KD_CONV_RELU
         KD_NOTE_TYPE
     };
     assert_eq!(printed_by_c("constants", &c), rust);
@@ -104,6 +108,7 @@ fn the_header_names_every_constant_of_the_crate() {
     let read = |path: &str| std::fs::read_to_string(workspace_root().join(path)).unwrap();
     let header = read("plugin-api/include/kd_plugin.h");
     let constants = read("plugin-api/abi/src/constants.rs");
+    let constants = constants + &read("plugin-api/abi/src/extensions.rs");
     let names: Vec<&str> = constants
         .lines()
         .filter_map(|line| line.strip_prefix("pub const ")?.split(':').next())
@@ -115,6 +120,7 @@ fn the_header_names_every_constant_of_the_crate() {
         assert!(header.contains(&format!("#define {name} ")), "{name}");
     }
     assert!(header.contains(&format!("{}(void);", KD_C_ENTRY)));
+    assert!(header.contains(&format!("#define KD_EXT_CONV \"{KD_EXT_CONV}\"\n")));
 }
 
 #[test]
