@@ -1,6 +1,8 @@
 //! Where in the run a call happens, and what the host offers meanwhile.
 #![expect(unsafe_code, reason = "reads the call and enters the host's functions")]
 
+#[cfg(feature = "burn")]
+use std::ffi::c_void;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use kd_abi::{
@@ -169,6 +171,21 @@ impl<'a> Call<'a> {
                 );
             }
         }
+    }
+
+    /// A host extension by id, or null.
+    #[cfg(feature = "burn")]
+    pub(crate) fn extension(&self, id: &str) -> *const c_void {
+        self.host.get_extension.map_or(std::ptr::null(), |get| {
+            // SAFETY: as for `log`.
+            unsafe { get(self.raw.host_ctx, KdStr::new(id)) }
+        })
+    }
+
+    /// For the functions of an extension.
+    #[cfg(feature = "burn")]
+    pub(crate) fn host_ctx(&self) -> *mut c_void {
+        self.raw.host_ctx
     }
 
     pub(crate) fn as_raw(&self) -> *const KdCall {

@@ -8,7 +8,7 @@ use kd_abi::{
 };
 use serde_json::Value;
 
-use super::host::{self, Declared, HostLog};
+use super::host::{self, Declared, FakeHost, HostLog};
 use super::lend::{Ints, Owned, Target, extents};
 use super::{EntryError, Random};
 use crate::entry;
@@ -46,7 +46,7 @@ impl TapShape {
 pub struct Bench {
     pub(super) table: &'static KdMethod,
     pub(super) inst: *mut KdInst,
-    log: Box<HostLog>,
+    host: Box<FakeHost>,
     pub(super) seed: u64,
     cancel: Box<u32>,
     pub(super) declared: Declared,
@@ -71,7 +71,7 @@ impl Bench {
         let mut bench = Bench {
             table,
             inst: ptr::null_mut(),
-            log: Box::default(),
+            host: Box::default(),
             seed: 1,
             cancel: Box::new(0),
             declared: Declared::default(),
@@ -268,7 +268,18 @@ impl Bench {
     /// What the plugin told the host so far.
     #[must_use]
     pub fn log(&self) -> &HostLog {
-        &self.log
+        &self.host.log
+    }
+
+    /// Whether the host offers its convolution (`kd.conv/1`, here plain loops). At first it does not.
+    pub fn offer_convolution(&mut self, offered: bool) {
+        self.host.offers_convolution = offered;
+    }
+
+    /// How often the plugin had the host convolve: forward, backward.
+    #[must_use]
+    pub fn convolutions(&self) -> [usize; 2] {
+        self.host.convolutions
     }
 
     /// Whether tap `slot` gets a gradient.
@@ -288,7 +299,7 @@ impl Bench {
     }
 
     pub(super) fn call(&mut self) -> kd_abi::KdCall {
-        host::call(&raw mut *self.log, self.seed, &raw const *self.cancel)
+        host::call(&raw mut *self.host, self.seed, &raw const *self.cancel)
     }
 
     pub(super) fn done(&self, entry: &'static str, status: KdStatus) -> Result<(), EntryError> {
@@ -296,6 +307,7 @@ impl Bench {
             return Ok(());
         }
         let message = self
+            .host
             .log
             .errors
             .last()
