@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`resolve`] (which file), [`elf`] (is it safe to hand to the dynamic linker),
 //! [`manifest`] (what it says of itself), [`library`] (loading and the two doors),
-//! [`host_table`] (what a plugin may call), [`method`] (one instance, wrapped), [`catalog`]
+//! [`host_table`] and `conv_extension` (what a plugin may call), [`method`] (one instance, wrapped), [`catalog`]
 //! (looking without executing), [`error`].
 //!
 //! What loading promises: every refusal up to and including the manifest happens before any
@@ -10,6 +10,7 @@
 //! that corrupts memory or exits takes the host with it.
 
 pub mod catalog;
+mod conv_extension;
 pub mod elf;
 pub mod error;
 pub mod host_table;

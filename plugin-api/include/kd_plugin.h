@@ -192,6 +192,41 @@ typedef struct KdPlugin {
   void     (*deinit)(void);
 } KdPlugin;
 
+/* Extensions of the host: tables beyond version 1, from KdHost.get_extension inside a call. An id
+ * stands for one layout and one meaning for good. A host may lack any and answers NULL. */
+
+/* The host's convolution: static; call it only inside a call, on its thread, with its host_ctx.
+ * Memory: f32, row-major, contiguous, borrowed until the function returns. Maps are
+ * [cells, channels], cells level by level, image by image, row by row; weights are
+ * [c_out, c_in, kernel, kernel]. Every element of an output is overwritten; outputs overlap neither
+ * inputs nor each other. What breaks this is refused with KD_E_INVALID_ARG, a call out of place with
+ * KD_E_STATE: the host's log says why, and no output was written. */
+#define KD_EXT_CONV "kd.conv/1"
+#define KD_CONV_RELU (1u << 0)       /* negative results become 0; the gradient at 0 is 0 */
+
+typedef struct KdMapSize { uint64_t n, h, w; } KdMapSize;  /* images, rows, columns of a level */
+
+typedef struct KdConv {              /* stride 1, zeros around: maps keep their size */
+  uint32_t struct_size;
+  uint32_t n_sizes;
+  const KdMapSize *sizes;            /* the levels, in the order in which their cells lie */
+  uint32_t c_in, c_out;
+  uint32_t kernel;                   /* height and width; odd */
+  uint32_t flags;                    /* KD_CONV_* */
+} KdConv;
+
+typedef struct KdConvTable {
+  uint32_t struct_size;
+  uint32_t reserved;
+  /* y = x * weight + bias (cross-correlation), then ReLU if the flags say so */
+  KdStatus (*forward)(void *host_ctx, const KdConv *conv, const float *x, const float *weight,
+                      const float *bias, float *y);
+  /* gradients of sum(dy * y), NULL where none is wanted; y: what forward wrote, read with
+   * KD_CONV_RELU alone, else it may be NULL */
+  KdStatus (*backward)(void *host_ctx, const KdConv *conv, const float *x, const float *weight,
+                       const float *y, const float *dy, float *dx, float *dweight, float *dbias);
+} KdConvTable;
+
 #if defined(__GNUC__)
 #define KD_EXPORT __attribute__((visibility("default"), used))
 #else

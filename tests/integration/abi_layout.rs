@@ -76,6 +76,9 @@ fn structs_have_the_same_layout_in_c_and_rust() {
         }
         KdPlugin { struct_size, abi_major, abi_minor, n_methods, methods, init, deinit }
         KdTask { struct_size, num_classes }
+        KdMapSize { n, h, w }
+        KdConv { struct_size, n_sizes, sizes, c_in, c_out, kernel, flags }
+        KdConvTable { struct_size, reserved, forward, backward }
     };
     assert_eq!(printed_by_c("layout", &c), rust);
 }
@@ -88,13 +91,14 @@ fn constants_have_the_same_value_in_c_and_rust() {
         KD_OK KD_E_INVALID_ARG KD_E_UNSUPPORTED KD_E_CONFIG KD_E_SHAPE KD_E_DTYPE KD_E_DEVICE
         KD_E_OOM KD_E_CANCELLED KD_E_NUMERIC KD_E_STATE KD_E_INTERNAL KD_E_PANIC
         KD_T_READ_ONLY KD_T_IS_COPIED KD_T_ACCUMULATE KD_T_ZEROED
-        KD_CALL_TRAINING KD_CALL_CHECK KD_CALL_DETERMINISTIC
+        KD_CALL_TRAINING KD_CALL_CHECK KD_CALL_DETERMINISTIC KD_CALL_DETACH_STUDENT
         KD_USE_VALUE KD_USE_GRAD
         KD_DIM_N KD_DIM_H KD_DIM_W KD_DIM_T
         KD_DTYPE_INT KD_DTYPE_UINT KD_DTYPE_FLOAT KD_DTYPE_BFLOAT KD_DTYPE_BOOL
         KD_DEVICE_CPU KD_DEVICE_CUDA
         KD_ALLOC_CALL KD_ALLOC_SAVED
         KD_LOG_ERROR KD_LOG_WARN KD_LOG_INFO KD_LOG_DEBUG KD_LOG_TRACE
+        KD_CONV_RELU
         KD_NOTE_TYPE
     };
     assert_eq!(printed_by_c("constants", &c), rust);
@@ -105,6 +109,7 @@ fn the_header_names_every_constant_of_the_crate() {
     let read = |path: &str| std::fs::read_to_string(workspace_root().join(path)).unwrap();
     let header = read("plugin-api/include/kd_plugin.h");
     let constants = read("plugin-api/abi/src/constants.rs");
+    let constants = constants + &read("plugin-api/abi/src/extensions.rs");
     let names: Vec<&str> = constants
         .lines()
         .filter_map(|line| line.strip_prefix("pub const ")?.split(':').next())
@@ -116,6 +121,7 @@ fn the_header_names_every_constant_of_the_crate() {
         assert!(header.contains(&format!("#define {name} ")), "{name}");
     }
     assert!(header.contains(&format!("{}(void);", KD_C_ENTRY)));
+    assert!(header.contains(&format!("#define KD_EXT_CONV \"{KD_EXT_CONV}\"\n")));
 }
 
 #[test]

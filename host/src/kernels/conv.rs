@@ -8,6 +8,7 @@
 //! Work is split by extents alone, every task writes its own part of the output, and partial sums are
 //! added in order: results do not depend on the number of threads, bit for bit.
 
+pub(crate) mod algorithm;
 mod columns;
 mod depthwise;
 mod direct;

@@ -104,6 +104,15 @@ impl Shared {
         }
     }
 
+    /// Memory that may never have been written.
+    ///
+    /// # Safety
+    /// `first` is valid for writes of `len` floats, and for reads of what was written, for as long as
+    /// a copy of the result is used.
+    pub(crate) unsafe fn unwritten(first: *mut f32, len: usize) -> Self {
+        Shared { first, len }
+    }
+
     /// Memory that is only read, for a kernel that may also work in place.
     pub(crate) fn reading(values: &[f32]) -> Self {
         Shared {

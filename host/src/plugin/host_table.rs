@@ -15,10 +15,12 @@ use std::thread::ThreadId;
 
 use kd_abi::{
     KD_ABI_MINOR, KD_ALLOC_CALL, KD_ALLOC_SAVED, KD_E_INTERNAL, KD_E_INVALID_ARG, KD_E_OOM,
-    KD_E_STATE, KD_EXT_TASK, KD_LOG_DEBUG, KD_LOG_ERROR, KD_LOG_INFO, KD_LOG_WARN, KD_OK, KdHost,
-    KdStatus, KdStr, KdTask,
+    KD_E_STATE, KD_EXT_CONV, KD_EXT_TASK, KD_LOG_DEBUG, KD_LOG_ERROR, KD_LOG_INFO, KD_LOG_WARN,
+    KD_OK, KdHost, KdStatus, KdStr, KdTask,
 };
 use tracing::Level;
+
+use super::conv_extension;
 
 /// Longest text taken from a plugin; the rest is cut.
 const MAX_TEXT_BYTES: usize = 64 * 1024;
@@ -152,6 +154,22 @@ impl HostContext {
         std::mem::take(&mut self.lock().metrics)
     }
 
+    /// Whether a call is active on this thread; a warning if none is.
+    pub(super) fn is_in_call(&self, function: &str) -> bool {
+        self.in_call(function, |_| ()).is_some()
+    }
+
+    /// Says in the log why a function of an extension refuses.
+    pub(super) fn refuse(&self, function: &str, why: &str) -> KdStatus {
+        tracing::warn!(
+            target: "kdhost::plugin",
+            plugin = self.plugin,
+            method = self.method,
+            "host function `{function}` refused: {why}"
+        );
+        KD_E_INVALID_ARG
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // The state is whole after every statement, so that a panic under the lock harms nothing.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -215,7 +233,7 @@ unsafe extern "C" fn log(
         let (module, message) = (text(target), text(message));
         let fields = text(fields_json);
         // The lock is not held while logging: a subscriber may be slow.
-        if context.in_call("log", |_| ()).is_some() {
+        if context.is_in_call("log") {
             write_log(context, level, &module, &message, &fields);
         }
     });
@@ -300,10 +318,11 @@ unsafe extern "C" fn metric(host_ctx: *mut c_void, name: KdStr, value: f64) {
 unsafe extern "C" fn get_extension(host_ctx: *mut c_void, id: KdStr) -> *const c_void {
     guarded(host_ctx, std::ptr::null(), |context| {
         let id = text(id);
-        if context.in_call("get_extension", |_| ()).is_none() {
+        if !context.is_in_call("get_extension") {
             return std::ptr::null();
         }
         match id.as_str() {
+            KD_EXT_CONV => (&raw const conv_extension::TABLE).cast(),
             KD_EXT_TASK => context
                 .task
                 .get()
@@ -315,7 +334,11 @@ unsafe extern "C" fn get_extension(host_ctx: *mut c_void, id: KdStr) -> *const c
 }
 
 /// Finds the context and keeps a panic of the host from crossing into the plugin.
-fn guarded<R>(host_ctx: *mut c_void, otherwise: R, action: impl FnOnce(&HostContext) -> R) -> R {
+pub(super) fn guarded<R>(
+    host_ctx: *mut c_void,
+    otherwise: R,
+    action: impl FnOnce(&HostContext) -> R,
+) -> R {
     if host_ctx.is_null() {
         return otherwise;
     }

@@ -6,7 +6,8 @@
 //! function reachable from it. A C plugin exports `kd_plugin_v1` and returns the same table.
 //!
 //! Reading order: [`constants`], [`types`] (what crosses), [`tables`] (who is called), [`root`]
-//! (the Rust door), [`note`] (the manifest inside the file), [`task`] (an extension of the host).
+//! (the Rust door), [`note`] (the manifest inside the file), [`extensions`] (what a host may offer
+//! beyond version 1).
 //!
 //! # Lifetimes
 //!
@@ -26,14 +27,14 @@
 #![deny(missing_docs)]
 
 pub mod constants;
+pub mod extensions;
 pub mod note;
 pub mod root;
 pub mod tables;
-pub mod task;
 pub mod types;
 
 pub use constants::*;
+pub use extensions::*;
 pub use root::{KdRootV1, KdRootV1_Ref};
 pub use tables::*;
-pub use task::*;
 pub use types::*;

@@ -1,6 +1,8 @@
 //! Where in the run a call happens, and what the host offers meanwhile.
 #![expect(unsafe_code, reason = "reads the call and enters the host's functions")]
 
+#[cfg(feature = "burn")]
+use std::ffi::c_void;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use kd_abi::{
@@ -116,18 +118,10 @@ impl<'a> Call<'a> {
     /// Number of classes of the data set, if the host says it.
     #[must_use]
     pub fn num_classes(&self) -> Option<usize> {
-        let task = self.extension(KD_EXT_TASK)?.cast::<KdTask>();
+        let task = self.extension(KD_EXT_TASK).cast::<KdTask>();
         // SAFETY: the id promises a `KdTask` that is valid for the call.
         let task = unsafe { task.as_ref()? };
         (task.struct_size as usize >= size_of::<KdTask>()).then_some(task.num_classes as usize)
-    }
-
-    /// The host's extension `id`; `None` if it has none.
-    fn extension(&self, id: &str) -> Option<*const std::ffi::c_void> {
-        let get_extension = self.host.get_extension?;
-        // SAFETY: inside a call, on its thread, with its context.
-        let extension = unsafe { get_extension(self.raw.host_ctx, KdStr::new(id)) };
-        (!extension.is_null()).then_some(extension)
     }
 
     pub(crate) fn check_device(&self) -> Result<(), MethodError> {
@@ -189,6 +183,21 @@ impl<'a> Call<'a> {
                 );
             }
         }
+    }
+
+    /// A host extension by id, or null.
+    #[cfg(feature = "burn")]
+    pub(crate) fn extension(&self, id: &str) -> *const c_void {
+        self.host.get_extension.map_or(std::ptr::null(), |get| {
+            // SAFETY: as for `log`.
+            unsafe { get(self.raw.host_ctx, KdStr::new(id)) }
+        })
+    }
+
+    /// For the functions of an extension.
+    #[cfg(feature = "burn")]
+    pub(crate) fn host_ctx(&self) -> *mut c_void {
+        self.raw.host_ctx
     }
 
     pub(crate) fn as_raw(&self) -> *const KdCall {

@@ -3,6 +3,8 @@
 mod adapter;
 mod connector;
 mod conv;
+mod conv_op;
+mod host_conv;
 mod import;
 mod inputs;
 mod levels;

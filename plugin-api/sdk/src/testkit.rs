@@ -12,6 +12,7 @@
 //! zero out; accumulation; determinism. [`golden`] reads reference numbers.
 
 mod bench;
+mod conv;
 pub mod golden;
 pub mod gradcheck;
 mod host;

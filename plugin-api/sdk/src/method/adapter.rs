@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use burn::tensor::{Device, Gradients, Tensor};
 use kd_abi::KdDType;
 
+use super::host_conv::Entered;
 use super::import::Loan;
 use super::inputs::Inputs;
 use super::outputs::Outputs;
@@ -131,6 +132,7 @@ impl<M: DistillMethod> RawMethod for BurnLevel<M> {
         args: &mut ForwardArgs<'_>,
     ) -> Result<Graph<M>, MethodError> {
         call.check_cancelled()?;
+        let _host_conv = Entered::new(call);
         let Planned { taps, plan, layout } = self.planned()?;
         // First, so that it is dropped last if anything below fails.
         let loan = Loan::new();
@@ -182,6 +184,7 @@ impl<M: DistillMethod> RawMethod for BurnLevel<M> {
         saved: &mut Graph<M>,
     ) -> Result<(), MethodError> {
         call.check_cancelled()?;
+        let _host_conv = Entered::new(call);
         let parts = saved
             .parts
             .take()

@@ -5,12 +5,16 @@ use burn::nn::Initializer;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, activation, module};
 
+use super::conv_op;
+use super::host_conv::Conv;
 use super::packed::Packed;
 
 /// A convolution of stride 1 that keeps the size of its maps ("same" padding with zeros), with bias.
 ///
 /// `torch.nn.Conv2d(c_in, c_out, k, padding=k//2)`: weights `[C_out, C_in, k, k]`, initial weights and
 /// bias uniform within `1 / sqrt(C_in k²)`, as torch's default.
+///
+/// Computed by the host where it offers its kernels (`kd.conv/1`), else by Burn.
 #[derive(Module, Debug)]
 pub struct Conv2d {
     /// `[C_out, C_in, k, k]`.
@@ -52,7 +56,17 @@ impl Conv2d {
 }
 
 fn conv2d(x: &Packed, weight: Tensor<4>, bias: Tensor<1>, relu: bool) -> Packed {
-    let [_, _, kernel, _] = weight.dims();
+    let [c_out, c_in, kernel, _] = weight.dims();
+    if conv_op::applies(&x.cells(), &weight, &bias) {
+        let conv = Conv {
+            sizes: x.sizes().clone(),
+            c_in,
+            c_out,
+            kernel,
+            relu,
+        };
+        return x.with(conv_op::conv2d(x.cells(), weight, bias, conv));
+    }
     let padding = kernel / 2;
     Packed::pack(x.unpack().into_iter().map(|map| {
         let options = ConvOptions::new([1, 1], [padding; 2], [1, 1], 1);

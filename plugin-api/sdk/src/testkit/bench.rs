@@ -9,7 +9,7 @@ use kd_abi::{
 };
 use serde_json::Value;
 
-use super::host::{self, Declared, HostLog};
+use super::host::{self, Declared, FakeHost, HostLog};
 use super::lend::{Ints, Owned, Target, extents};
 use super::{EntryError, Random};
 use crate::entry;
@@ -47,7 +47,7 @@ impl TapShape {
 pub struct Bench {
     pub(super) table: &'static KdMethod,
     pub(super) inst: *mut KdInst,
-    log: Box<HostLog>,
+    host: Box<FakeHost>,
     pub(super) seed: u64,
     detach_student: bool,
     cancel: Box<u32>,
@@ -81,12 +81,12 @@ impl Bench {
         let mut bench = Bench {
             table,
             inst: ptr::null_mut(),
-            log: Box::new(HostLog {
+            host: Box::new(FakeHost {
                 task: num_classes.map(|num_classes| KdTask {
                     struct_size: size_of::<KdTask>() as u32,
                     num_classes,
                 }),
-                ..HostLog::default()
+                ..FakeHost::default()
             }),
             seed: 1,
             detach_student: false,
@@ -303,7 +303,18 @@ impl Bench {
     /// What the plugin told the host so far.
     #[must_use]
     pub fn log(&self) -> &HostLog {
-        &self.log
+        &self.host.log
+    }
+
+    /// Whether the host offers its convolution (`kd.conv/1`, here plain loops). At first it does not.
+    pub fn offer_convolution(&mut self, offered: bool) {
+        self.host.offers_convolution = offered;
+    }
+
+    /// How often the plugin had the host convolve: forward, backward.
+    #[must_use]
+    pub fn convolutions(&self) -> [usize; 2] {
+        self.host.convolutions
     }
 
     /// Whether tap `slot` gets a gradient.
@@ -328,7 +339,7 @@ impl Bench {
     }
 
     pub(super) fn call(&mut self) -> kd_abi::KdCall {
-        let mut call = host::call(&raw mut *self.log, self.seed, &raw const *self.cancel);
+        let mut call = host::call(&raw mut *self.host, self.seed, &raw const *self.cancel);
         if self.detach_student {
             call.flags |= KD_CALL_DETACH_STUDENT;
         }
@@ -340,6 +351,7 @@ impl Bench {
             return Ok(());
         }
         let message = self
+            .host
             .log
             .errors
             .last()

@@ -4,9 +4,11 @@
 use std::ffi::c_void;
 
 use kd_abi::{
-    KD_ABI_MINOR, KD_CALL_DETERMINISTIC, KD_CALL_TRAINING, KD_E_UNSUPPORTED, KD_EXT_TASK, KD_OK,
-    KdCall, KdDevice, KdHost, KdPlanSink, KdSpec, KdStatus, KdStr, KdTask,
+    KD_ABI_MINOR, KD_CALL_DETERMINISTIC, KD_CALL_TRAINING, KD_E_UNSUPPORTED, KD_EXT_CONV,
+    KD_EXT_TASK, KD_OK, KdCall, KdDevice, KdHost, KdPlanSink, KdSpec, KdStatus, KdStr, KdTask,
 };
+
+use super::conv;
 
 /// What the plugin told the host.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -17,8 +19,18 @@ pub struct HostLog {
     pub metrics: Vec<(String, f64)>,
     /// Status, message, detail as JSON.
     pub errors: Vec<(KdStatus, String, String)>,
+}
+
+/// The host behind `host_ctx`.
+#[derive(Debug, Default)]
+pub(crate) struct FakeHost {
+    pub(crate) log: HostLog,
     /// What `kd.task/1` gives; none: the host does not offer it.
     pub(crate) task: Option<KdTask>,
+    /// Answers a question for `kd.conv/1`.
+    pub(crate) offers_convolution: bool,
+    /// How often its forward and its backward ran.
+    pub(crate) convolutions: [usize; 2],
 }
 
 /// What the plan declared.
@@ -43,13 +55,13 @@ pub(crate) static HOST: KdHost = KdHost {
     get_extension: Some(get_extension),
 };
 
-/// A call of step 0 whose messages go to `log`.
-pub(crate) fn call(log: *mut HostLog, seed: u64, cancel: *const u32) -> KdCall {
+/// A call of step 0 from `host`.
+pub(crate) fn call(host: *mut FakeHost, seed: u64, cancel: *const u32) -> KdCall {
     KdCall {
         struct_size: size_of::<KdCall>() as u32,
         flags: KD_CALL_TRAINING | KD_CALL_DETERMINISTIC,
         host: &raw const HOST,
-        host_ctx: log.cast(),
+        host_ctx: host.cast(),
         cancel,
         stage: 0,
         phase: 0,
@@ -84,9 +96,9 @@ fn text(raw: KdStr) -> String {
     String::from_utf8_lossy(unsafe { raw.as_bytes() }).into_owned()
 }
 
-fn host<'a>(ctx: *mut c_void) -> &'a mut HostLog {
+pub(super) fn host<'a>(ctx: *mut c_void) -> &'a mut FakeHost {
     // SAFETY: the context of `call`, used by one thread at a time.
-    unsafe { &mut *ctx.cast::<HostLog>() }
+    unsafe { &mut *ctx.cast::<FakeHost>() }
 }
 
 fn declared<'a>(sink: *mut c_void) -> &'a mut Declared {
@@ -106,12 +118,14 @@ unsafe extern "C" fn log(
     fields: KdStr,
 ) {
     host(ctx)
+        .log
         .messages
         .push((level, text(target), text(message), text(fields)));
 }
 
 unsafe extern "C" fn set_error(ctx: *mut c_void, status: KdStatus, message: KdStr, detail: KdStr) {
-    host(ctx).errors.push((status, text(message), text(detail)));
+    let error = (status, text(message), text(detail));
+    host(ctx).log.errors.push(error);
 }
 
 unsafe extern "C" fn alloc(
@@ -125,11 +139,13 @@ unsafe extern "C" fn alloc(
 }
 
 unsafe extern "C" fn metric(ctx: *mut c_void, name: KdStr, value: f64) {
-    host(ctx).metrics.push((text(name), value));
+    host(ctx).log.metrics.push((text(name), value));
 }
 
 unsafe extern "C" fn get_extension(ctx: *mut c_void, id: KdStr) -> *const c_void {
-    match (text(id).as_str(), &host(ctx).task) {
+    let host = host(ctx);
+    match (text(id).as_str(), &host.task) {
+        (KD_EXT_CONV, _) if host.offers_convolution => (&raw const conv::TABLE).cast(),
         (KD_EXT_TASK, Some(task)) => std::ptr::from_ref(task).cast(),
         _ => std::ptr::null(),
     }
