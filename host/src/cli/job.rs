@@ -23,6 +23,9 @@ pub struct JobArgs {
     /// No progress bar, and no log below warnings.
     #[arg(short, long)]
     pub quiet: bool,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Trains control, teacher and distilled student and prints the table.
@@ -37,6 +40,7 @@ pub fn run(args: &JobArgs) -> anyhow::Result<i32> {
         false,
         true,
         args.quiet,
+        args.json,
     )
 }
 
@@ -47,6 +51,7 @@ pub(super) fn run_job(
     resume: bool,
     control: bool,
     quiet: bool,
+    json: bool,
 ) -> anyhow::Result<i32> {
     let options = JobOptions {
         folder,
@@ -56,6 +61,10 @@ pub(super) fn run_job(
         progress: ProgressMode::detect(quiet),
     };
     let report = job::run(config, &options, &Interrupt::install()?)?;
+    if json {
+        print(&serde_json::to_string_pretty(&report)?)?;
+        return Ok(exit_code::OK);
+    }
     let mut text = table::render(&report.rows);
     if let (Some(method), Some(row)) = (&report.method, report.rows.last()) {
         text.push_str(&format!("\n{method}: {}", table::cost(row)));

@@ -25,6 +25,9 @@ pub struct TrainArgs {
     /// No progress bar, and no log below warnings.
     #[arg(short, long)]
     pub quiet: bool,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Trains one student.
@@ -36,5 +39,12 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<i32> {
         Some(folder) => (Config::of_run(folder)?, Some(folder.clone())),
         None => (args.source.resolve()?.config, args.source.output.clone()),
     };
-    run_job(&config, folder, args.resume.is_some(), false, args.quiet)
+    run_job(
+        &config,
+        folder,
+        args.resume.is_some(),
+        false,
+        args.quiet,
+        args.json,
+    )
 }

@@ -63,13 +63,20 @@ pub fn render(rows: &[Row]) -> String {
 pub fn cost(row: &Row) -> String {
     let t = &row.step;
     let share = |part: f64| format!("{:.1} ms ({:.1} %)", 1e3 * part, 100.0 * part / t.total());
-    format!(
-        "per step: teacher forward {}, method forward {}, method backward {}, plugin boundary {}",
-        share(t.teacher),
-        share(t.method_forward),
-        share(t.method_backward),
-        share(t.boundary),
-    )
+    let mut parts = vec![
+        ("teacher forward", t.teacher),
+        ("method forward", t.method_forward),
+        ("method backward", t.method_backward),
+        ("plugin boundary", t.boundary),
+    ];
+    if t.maps > 0.0 {
+        parts.insert(2, ("head on its maps", t.maps));
+    }
+    let parts: Vec<String> = parts
+        .into_iter()
+        .map(|(name, part)| format!("{name} {}", share(part)))
+        .collect();
+    format!("per step: {}", parts.join(", "))
 }
 
 /// `1 min 5 s`, for messages.
