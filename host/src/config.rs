@@ -454,4 +454,7 @@ pub struct EvalConfig {
     pub batch_size: usize,
     /// Evaluate on the first so many images; 0: all.
     pub max_images: usize,
+    /// Also score the head on the method's maps, with the ground truth fed to the method: a
+    /// diagnostic of the maps, not a result of the student.
+    pub oracle: bool,
 }

@@ -83,6 +83,14 @@ pub enum EngineError {
         /// Optimizer step.
         step: u64,
     },
+    /// `eval.oracle` without maps.
+    #[error(
+        "`eval.oracle` scores the head on a method's maps, and method `{method}` makes none; set it to false"
+    )]
+    NoMaps {
+        /// Method id.
+        method: String,
+    },
     /// Something wrote to the teacher.
     #[error("the teacher's weights changed while training (hash {before} before, {after} after)")]
     TeacherChanged {

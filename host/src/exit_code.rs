@@ -86,7 +86,9 @@ fn of_engine(error: &EngineError) -> Option<i32> {
         EngineError::Data(inner) => of_cause(inner)?,
         EngineError::Model(inner) => of_cause(inner)?,
         EngineError::Distill(inner) => of_distill(inner)?,
-        EngineError::NoBatches { .. } | EngineError::ResumeMismatch { .. } => USAGE,
+        EngineError::NoBatches { .. }
+        | EngineError::NoMaps { .. }
+        | EngineError::ResumeMismatch { .. } => USAGE,
         EngineError::Interrupted { .. } => INTERRUPTED,
         EngineError::State(_)
         | EngineError::Checkpoint(_)

@@ -50,13 +50,12 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<i32> {
         ..config.data.clone()
     };
     let weights = model.weights.tensors();
-    let evaluation = evaluate::evaluate(
-        model.detector.as_ref(),
-        weights,
-        &dataset,
-        &data,
-        &config.eval,
-    )?;
+    let set = evaluate::EvaluationSet {
+        dataset: &dataset,
+        data: &data,
+        eval: &config.eval,
+    };
+    let evaluation = evaluate::evaluate(model.detector.as_ref(), weights, set)?;
     if args.json {
         print(&serde_json::to_string_pretty(&evaluation.metrics)?)?;
     } else {

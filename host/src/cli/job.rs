@@ -68,6 +68,9 @@ pub(super) fn run_job(
     let mut text = table::render(&report.rows);
     if let (Some(method), Some(row)) = (&report.method, report.rows.last()) {
         text.push_str(&format!("\n{method}: {}", table::cost(row)));
+        if let Some(oracle) = table::oracle(row) {
+            text.push_str(&format!("\n{method}: {oracle}"));
+        }
     }
     text.push_str(&format!(
         "\n{}, {}",

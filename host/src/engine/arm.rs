@@ -97,6 +97,7 @@ pub fn row(name: &str, outcome: &Outcome) -> Row {
     Row {
         name: name.into(),
         metrics: outcome.metrics.clone(),
+        oracle: outcome.oracle.clone(),
         step: outcome.step,
         peak_bytes: outcome.peak_bytes,
         reused: false,

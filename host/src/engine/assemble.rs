@@ -66,7 +66,13 @@ pub(super) fn learner(
                 student: detector.as_ref(),
                 teacher: teacher.as_ref().map(Teacher::detector),
             };
-            Some(Distiller::bind(library, &config.distill, models, &call)?)
+            let distiller = Distiller::bind(library, &config.distill, models, &call)?;
+            if config.eval.oracle && !distiller.has_maps() {
+                return Err(EngineError::NoMaps {
+                    method: distiller.id().to_owned(),
+                });
+            }
+            Some(distiller)
         }
     };
     let schedule = match &distiller {

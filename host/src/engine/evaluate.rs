@@ -5,12 +5,17 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::config::{DataConfig, EvalConfig};
-use crate::data::{Dataset, Loader, LoaderOptions};
+use crate::data::{Batch, Dataset, Loader, LoaderOptions};
+use crate::detection::HeadOutput;
+use crate::distill::Distiller;
+use crate::distill::taps::{STUDENT, TEACHER};
 use crate::eval::coco::{self, CocoMetrics, GroundTruth, Prediction};
 use crate::eval::detector::to_predictions;
 use crate::model::{Detector, ForwardRequest};
+use crate::plugin::CallInfo;
 
 use super::EngineError;
+use super::teacher::Teacher;
 
 /// Result of an evaluation.
 #[derive(Clone, Debug)]
@@ -21,43 +26,99 @@ pub struct Evaluation {
     pub predictions: Vec<Prediction>,
 }
 
-/// Evaluates `weights` (plain tensors, in the order of the specs) on `dataset`.
+/// Which images, and how they are brought to the network.
+#[derive(Clone, Copy)]
+pub struct EvaluationSet<'a> {
+    /// The images.
+    pub dataset: &'a Arc<dyn Dataset>,
+    /// Their transform.
+    pub data: &'a DataConfig,
+    /// Batch size and number.
+    pub eval: &'a EvalConfig,
+}
+
+/// Evaluates `weights` (plain tensors, in the order of the specs).
 ///
 /// # Errors
 /// If an image cannot be read or the protocol refuses the data.
 pub fn evaluate(
     detector: &dyn Detector,
     weights: &[Tensor<1>],
-    dataset: &Arc<dyn Dataset>,
-    data: &DataConfig,
-    eval: &EvalConfig,
+    set: EvaluationSet<'_>,
 ) -> Result<Evaluation, EngineError> {
-    let loader = Loader::new(
-        Arc::clone(dataset),
-        LoaderOptions::evaluation(
-            data,
-            eval.batch_size,
-            detector.size_divisor(),
-            eval.max_images,
-        ),
-    )?;
     let request = ForwardRequest {
         training: false,
         taps: Vec::new(),
         stop_at_taps: false,
     };
+    score(detector, set, |images, _| {
+        let forward = detector.forward(weights, images, &request);
+        Ok(forward.head.expect("a full pass ends at the head"))
+    })
+}
+
+/// Evaluates the head on the method's maps, with the ground truth of the evaluation images fed to the
+/// method: says what the maps hold, and nothing about the student. A diagnostic, never a result.
+///
+/// # Errors
+/// As [`evaluate`]; if the method fails; or if it has no maps.
+pub fn evaluate_oracle(
+    detector: &dyn Detector,
+    weights: &[Tensor<1>],
+    distiller: &mut Distiller,
+    teacher: Option<&Teacher>,
+    call: &CallInfo,
+    set: EvaluationSet<'_>,
+) -> Result<Evaluation, EngineError> {
+    if !distiller.has_maps() {
+        return Err(EngineError::NoMaps {
+            method: distiller.id().to_owned(),
+        });
+    }
+    let request = ForwardRequest {
+        training: false,
+        taps: distiller.tap_names(STUDENT),
+        stop_at_taps: true,
+    };
+    let of_teacher = distiller.tap_names(TEACHER);
+    score(detector, set, |images, batch| {
+        let teacher = match teacher {
+            Some(teacher) => teacher.taps(&images, &of_teacher),
+            None => Default::default(),
+        };
+        let student = detector.forward(weights, images, &request).taps;
+        let maps = distiller.maps(call, &student, &teacher, batch)?;
+        Ok(detector.head(weights, &maps))
+    })
+}
+
+/// Scores what `head` gives for each batch of normalised images `[N, 3, H, W]`.
+fn score(
+    detector: &dyn Detector,
+    set: EvaluationSet<'_>,
+    mut head: impl FnMut(Tensor<4>, &Batch) -> Result<HeadOutput, EngineError>,
+) -> Result<Evaluation, EngineError> {
+    let EvaluationSet {
+        dataset,
+        data,
+        eval,
+    } = set;
+    let options = LoaderOptions::evaluation(
+        data,
+        eval.batch_size,
+        detector.size_divisor(),
+        eval.max_images,
+    );
+    let loader = Loader::new(Arc::clone(dataset), options)?;
     let truth = GroundTruth::from_dataset(dataset.as_ref(), eval.max_images);
     let category_ids = truth.category_ids();
     let mut predictions = Vec::new();
     for batch in loader.epoch(0, 0) {
-        let batch = batch?;
+        let mut batch = batch?;
         let [_, _, height, width] = batch.shape;
-        let pixels = TensorData::new(batch.images, batch.shape);
+        let pixels = TensorData::new(std::mem::take(&mut batch.images), batch.shape);
         let images = Tensor::<4>::from_data(pixels, &Device::flex());
-        let head = detector
-            .forward(weights, images, &request)
-            .head
-            .expect("a full pass ends at the head");
+        let head = head(images, &batch)?;
         let sizes: Vec<[usize; 2]> = batch.metas.iter().map(|m| m.size).collect();
         let detections = detector.detect(&head, [height, width], &sizes);
         for (found, meta) in detections.iter().zip(&batch.metas) {

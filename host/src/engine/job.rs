@@ -167,6 +167,7 @@ fn plain(config: &Config) -> Config {
         taps: Vec::new(),
         config: Default::default(),
     };
+    plain.eval.oracle = false;
     // The teacher plays no part, and must not make two controls of one.
     plain.teacher = Config::base().teacher;
     plain

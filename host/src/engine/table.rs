@@ -16,6 +16,9 @@ pub struct Row {
     pub name: String,
     /// The 12 numbers and AP by class.
     pub metrics: CocoMetrics,
+    /// Of the head on the method's maps, ground truth fed in, where `eval.oracle` asks for it.
+    #[serde(default)]
+    pub oracle: Option<CocoMetrics>,
     /// Median seconds of an optimizer step, by part.
     pub step: StepTimes,
     /// Highest resident memory while training, bytes.
@@ -56,6 +59,18 @@ pub fn render(rows: &[Row]) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table.to_string()
+}
+
+/// What the head makes of the method's maps, in words; none where it was not asked.
+#[must_use]
+pub fn oracle(row: &Row) -> Option<String> {
+    let m = row.oracle.as_ref()?;
+    Some(format!(
+        "oracle (diagnostic, not a result: the head on the method's maps, ground truth fed in): \
+         AP {} AP50 {}",
+        percent(m.ap),
+        percent(m.ap50)
+    ))
 }
 
 /// What a method added to a step, in words.

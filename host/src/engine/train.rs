@@ -13,7 +13,7 @@ use crate::data::{Batch, Dataset, Epoch, Loader, LoaderOptions, Split, open};
 use crate::distill::Distiller;
 use crate::eval::coco::CocoMetrics;
 use crate::model::{self, Detector};
-use crate::plugin::Library;
+use crate::plugin::{CallInfo, Library};
 use crate::state::hex;
 
 use super::EngineError;
@@ -21,7 +21,7 @@ use super::assemble::{learner, plugin_facts, restore};
 use super::checkpoint::{Best, CheckpointStore, KEEP_LAST, Progress, Snapshot};
 use super::ema::Ema;
 use super::environment::Environment;
-use super::evaluate::evaluate;
+use super::evaluate::{EvaluationSet, evaluate, evaluate_oracle};
 use super::export;
 use super::interrupt::Interrupt;
 use super::memory::{self, MemoryUsage};
@@ -91,6 +91,8 @@ pub struct Run<'a> {
 pub struct Outcome {
     /// Evaluation at the end.
     pub metrics: CocoMetrics,
+    /// Evaluation of the head on the method's maps, if asked for.
+    pub oracle: Option<CocoMetrics>,
     /// Median seconds of a step, by part.
     pub step: StepTimes,
     /// Highest resident memory, bytes.
@@ -136,7 +138,7 @@ struct Session<'a> {
     at: Progress,
     times: Vec<StepTimes>,
     zero_terms: BTreeMap<String, u64>,
-    last_evaluation: Option<(u64, CocoMetrics)>,
+    last_evaluation: Option<(u64, CocoMetrics, Option<CocoMetrics>)>,
 }
 
 impl<'a> Session<'a> {
@@ -431,14 +433,14 @@ impl<'a> Session<'a> {
     fn evaluate(&mut self) -> Result<String, EngineError> {
         let clock = Instant::now();
         let config = self.run.config;
-        let evaluation = evaluate(
-            self.learner.detector.as_ref(),
-            self.exported().tensors(),
-            &self.run.datasets.val,
-            &config.data,
-            &config.eval,
-        )?;
-        let metrics = evaluation.metrics;
+        let set = EvaluationSet {
+            dataset: &self.run.datasets.val,
+            data: &config.data,
+            eval: &config.eval,
+        };
+        let detector = self.learner.detector.as_ref();
+        let metrics = evaluate(detector, self.exported().tensors(), set)?.metrics;
+        let oracle = self.oracle(set)?;
         let mut values: BTreeMap<String, f64> = metrics
             .named()
             .iter()
@@ -457,6 +459,14 @@ impl<'a> Session<'a> {
                 iter: self.at.iter,
             });
         }
+        if let Some(oracle) = &oracle {
+            values.extend(
+                oracle
+                    .named()
+                    .iter()
+                    .map(|(name, value)| (format!("oracle/{name}"), *value)),
+            );
+        }
         values.insert("time/evaluation".into(), clock.elapsed().as_secs_f64());
         self.log.record(self.at.iter, self.at.epoch, &values)?;
         let line = format!(
@@ -467,8 +477,35 @@ impl<'a> Session<'a> {
             100.0 * metrics.ap50,
             clock.elapsed().as_secs_f64()
         );
-        self.last_evaluation = Some((self.at.iter, metrics));
+        self.last_evaluation = Some((self.at.iter, metrics, oracle));
         Ok(line)
+    }
+
+    /// The head on the method's maps, if asked for.
+    fn oracle(&mut self, set: EvaluationSet<'_>) -> Result<Option<CocoMetrics>, EngineError> {
+        let weights = self.exported().clone();
+        let call = CallInfo {
+            step: self.at.iter,
+            total_steps: self.total_steps,
+            epoch: self.at.epoch,
+            seed: self.run.config.seed,
+            ..CallInfo::default()
+        };
+        let Learner {
+            detector,
+            distiller,
+            teacher,
+            ..
+        } = &mut self.learner;
+        match distiller {
+            Some(distiller) if self.run.config.eval.oracle => {
+                let (detector, teacher) = (detector.as_ref(), teacher.as_ref());
+                let evaluation =
+                    evaluate_oracle(detector, weights.tensors(), distiller, teacher, &call, set)?;
+                Ok(Some(evaluation.metrics))
+            }
+            _ => Ok(None),
+        }
     }
 
     fn checkpoint(&mut self) -> Result<(), EngineError> {
@@ -489,12 +526,12 @@ impl<'a> Session<'a> {
     }
 
     fn finish(mut self) -> Result<Outcome, EngineError> {
-        let evaluated = matches!(&self.last_evaluation, Some((iter, _)) if *iter == self.at.iter);
+        let evaluated = matches!(&self.last_evaluation, Some((iter, ..)) if *iter == self.at.iter);
         if !evaluated {
             let line = self.evaluate()?;
             info!("{line}");
         }
-        let (_, metrics) = self.last_evaluation.take().expect("evaluated just now");
+        let (_, metrics, oracle) = self.last_evaluation.take().expect("evaluated just now");
         for skipped in self.loader.skipped() {
             warn!("{}: left out: {}", self.run.label, skipped.reason);
         }
@@ -510,6 +547,7 @@ impl<'a> Session<'a> {
         )?;
         Ok(Outcome {
             metrics,
+            oracle,
             step: StepTimes::median(&self.times),
             peak_bytes: MemoryUsage::now().map_or(0, |m| m.peak_bytes),
             student,
