@@ -56,23 +56,11 @@ pub(super) fn learner(
     let distiller = match library {
         None => None,
         Some(library) => {
-            let call = CallInfo {
-                training: true,
-                seed: config.seed,
-                total_steps,
-                ..CallInfo::default()
-            };
             let models = Models {
                 student: detector.as_ref(),
                 teacher: teacher.as_ref().map(Teacher::detector),
             };
-            let distiller = Distiller::bind(library, &config.distill, models, &call)?;
-            if config.eval.oracle && !distiller.has_maps() {
-                return Err(EngineError::NoMaps {
-                    method: distiller.id().to_owned(),
-                });
-            }
-            Some(distiller)
+            Some(bind(config, library, models, total_steps)?)
         }
     };
     let schedule = match &distiller {
@@ -94,6 +82,28 @@ pub(super) fn learner(
         grad_clip_value: train.grad_clip_value,
         task_weight: 1.0,
     })
+}
+
+/// The method of a configuration on these models, with its initial state.
+pub(super) fn bind(
+    config: &Config,
+    library: &Arc<Library>,
+    models: Models<'_>,
+    total_steps: u64,
+) -> Result<Distiller, EngineError> {
+    let call = CallInfo {
+        training: true,
+        seed: config.seed,
+        total_steps,
+        ..CallInfo::default()
+    };
+    let distiller = Distiller::bind(library, &config.distill, models, &call)?;
+    if config.eval.oracle && !distiller.has_maps() {
+        return Err(EngineError::NoMaps {
+            method: distiller.id().to_owned(),
+        });
+    }
+    Ok(distiller)
 }
 
 /// Takes a learner to where a checkpoint was written.

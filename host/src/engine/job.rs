@@ -8,12 +8,13 @@ use serde::Serialize;
 use tracing::info;
 
 use crate::config::{Config, DistillConfig};
-use crate::distill::distiller::method_manifest;
+use crate::distill::DistillError;
+use crate::distill::distiller::{Models, method_manifest};
 use crate::distill::taps::needs_teacher;
-use crate::distill::{DistillError, taps};
-use crate::model::{self, Detector};
+use crate::model;
 use crate::plugin::{Library, MethodManifest, SearchPath};
 
+use super::assemble::bind;
 use super::interrupt::Interrupt;
 use super::progress::ProgressMode;
 use super::table::Row;
@@ -71,7 +72,7 @@ pub fn run(
     let datasets = Datasets::open(config)?;
     // What can be refused is refused before the first hour of training.
     if let Some(chosen) = &chosen {
-        check_taps(config, chosen, &datasets)?;
+        check_method(config, chosen, &datasets)?;
     }
     let name = chosen
         .as_ref()
@@ -139,7 +140,8 @@ pub(super) fn choose(config: &DistillConfig) -> Result<Option<Chosen>, EngineErr
     Ok(Some(Chosen { library, manifest }))
 }
 
-fn check_taps(config: &Config, chosen: &Chosen, datasets: &Datasets) -> Result<(), EngineError> {
+/// Makes the method once, so that what it refuses is known now.
+fn check_method(config: &Config, chosen: &Chosen, datasets: &Datasets) -> Result<(), EngineError> {
     let num_classes = datasets.train.classes().len();
     let student = model::build(&config.student, num_classes)?;
     let teacher = if needs_teacher(&chosen.manifest) {
@@ -147,13 +149,11 @@ fn check_taps(config: &Config, chosen: &Chosen, datasets: &Datasets) -> Result<(
     } else {
         None
     };
-    let teacher: Option<&dyn Detector> = teacher.as_deref();
-    taps::bind(
-        &chosen.manifest,
-        student.as_ref(),
-        teacher,
-        &config.distill.taps,
-    )?;
+    let models = Models {
+        student: student.as_ref(),
+        teacher: teacher.as_deref(),
+    };
+    bind(config, &chosen.library, models, 0)?;
     Ok(())
 }
 

@@ -170,13 +170,6 @@ impl<'a> Session<'a> {
             .map(|library| plugin_facts(library, config));
         let environment = Environment::current(plugin);
         let hash = config_hash(config);
-        let folder = if run.resume {
-            RunDir::resume(run.folder)?
-        } else {
-            RunDir::create(run.folder, &config.to_toml(), &environment)?
-        };
-        let store = CheckpointStore::open(run.folder, KEEP_LAST)?;
-
         let teacher = run.teacher.take();
         let mut learner = learner(
             run.label,
@@ -186,6 +179,14 @@ impl<'a> Session<'a> {
             teacher,
             [total_steps, steps_per_epoch],
         )?;
+        // Whatever can be refused is refused by now, and leaves no folder behind.
+        let folder = if run.resume {
+            RunDir::resume(run.folder)?
+        } else {
+            RunDir::create(run.folder, &config.to_toml(), &environment)?
+        };
+        let store = CheckpointStore::open(run.folder, KEEP_LAST)?;
+
         let plugin_hash = run.library.as_ref().map(|l| l.sha256().to_owned());
         let mut at = Progress {
             iter: 0,
