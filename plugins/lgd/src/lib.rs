@@ -27,7 +27,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::layers::instance_norm;
-use crate::objects::{MASK_CROP, Objects};
+use crate::objects::{GroundTruth, MASK_CROP, Objects};
 use crate::phases::PhaseUnit;
 use crate::relation::InteractPattern;
 use crate::teacher::Teacher;
@@ -140,7 +140,7 @@ impl DistillMethod for Lgd {
         let images = student[0].dims()[0];
         let student = Packed::pack(student);
         let num_classes = inputs.taps().num_classes()?;
-        let objects = Objects::new(config, inputs, images, num_classes)?;
+        let objects = Objects::new(config, GroundTruth::read(inputs)?, images, num_classes)?;
 
         let instructive = parts.teacher.forward(config, &student, &objects);
         let loss = parts.distill_loss(&inputs.in_loss(student), &instructive.detach());

@@ -12,6 +12,37 @@ use crate::Config;
 /// Side of the crop of an object's mask that `load_labelmap` appends to its descriptor.
 pub const MASK_CROP: usize = 7;
 
+/// The ground truth of a batch, as the host gives it.
+#[derive(Clone, Debug)]
+pub struct GroundTruth {
+    /// `[T, 4]`, pixels of the padded input.
+    pub boxes_xyxy: Tensor<2>,
+    /// `[T]`.
+    pub labels: Tensor<1, Int>,
+    /// `[T]`: image of each object.
+    pub batch: Tensor<1, Int>,
+    /// `[2]`: height, width of the padded input in pixels.
+    pub input_size: Tensor<1, Int>,
+    /// `[T, 7, 7]`, or none where the data set has no masks.
+    pub mask_crops: Tensor<3>,
+}
+
+impl GroundTruth {
+    /// Reads the targets.
+    ///
+    /// # Errors
+    /// If one is missing.
+    pub fn read(inputs: &Inputs<'_>) -> Result<Self, MethodError> {
+        Ok(GroundTruth {
+            boxes_xyxy: inputs.target("gt_boxes_xyxy")?,
+            labels: inputs.target_int("gt_labels")?,
+            batch: inputs.target_int("gt_batch")?,
+            input_size: inputs.target_int("input_size")?,
+            mask_crops: inputs.target("gt_mask_crops")?,
+        })
+    }
+}
+
 /// Objects, contexts and dummies of a batch: `R = T + N` rows. Constant.
 #[derive(Clone, Debug)]
 pub struct Objects {
@@ -36,14 +67,13 @@ impl Objects {
     /// If mask crops are wanted and the data set has no masks.
     pub fn new(
         config: &Config,
-        inputs: &Inputs<'_>,
+        truth: GroundTruth,
         images: usize,
         num_classes: usize,
     ) -> Result<Self, MethodError> {
-        let device = inputs.device();
-        let gt_boxes = inputs.target::<2>("gt_boxes_xyxy")?;
-        let objects = gt_boxes.dims()[0];
-        let size = inputs.target_int::<1>("input_size")?.float();
+        let device = truth.boxes_xyxy.device();
+        let objects = truth.boxes_xyxy.dims()[0];
+        let size = truth.input_size.float();
         let (height, width) = (size.clone().slice([0..1]), size.slice([1..2]));
         let input_wh: Tensor<2> = Tensor::cat(vec![width, height], 0).unsqueeze();
 
@@ -53,8 +83,8 @@ impl Objects {
             (zeros(0, images), zeros(0, num_classes))
         } else {
             (
-                one_hot(inputs.target_int("gt_batch")?, images, &device),
-                one_hot(inputs.target_int("gt_labels")?, num_classes, &device),
+                one_hot(truth.batch, images, &device),
+                one_hot(truth.labels, num_classes, &device),
             )
         };
         // [N, 1]
@@ -71,7 +101,7 @@ impl Objects {
         // The context's box is (0, 0, W, H), the dummy's (0, 0, 1, 1).
         let far = is_context.clone() * input_wh.clone() + is_dummy.clone();
         let extra_boxes = Tensor::cat(vec![zeros(images, 2), far], 1);
-        let boxes = stack(gt_boxes, extra_boxes);
+        let boxes = stack(truth.boxes_xyxy, extra_boxes);
         let last_pixel = (input_wh.clone() - 1.0).repeat_dim(1, 2);
         let rows = objects + images;
         let boxes_xyxy = boxes.clamp_min(0.0).min_pair(last_pixel.expand([rows, 4]));
@@ -80,7 +110,7 @@ impl Objects {
         let scale = input_wh.clone().repeat_dim(1, 2);
         let mut parts = vec![boxes_xyxy.clone() / scale, classes];
         if config.load_labelmap {
-            let crops = mask_crops(inputs, objects)?;
+            let crops = mask_crops(truth.mask_crops, objects)?;
             let of_extra = is_context.clone().expand([images, MASK_CROP * MASK_CROP]);
             parts.push(stack(crops, of_extra));
         }
@@ -168,8 +198,7 @@ fn stack(objects: Tensor<2>, images: Tensor<2>) -> Tensor<2> {
     }
 }
 
-fn mask_crops(inputs: &Inputs<'_>, objects: usize) -> Result<Tensor<2>, MethodError> {
-    let crops = inputs.target::<3>("gt_mask_crops")?;
+fn mask_crops(crops: Tensor<3>, objects: usize) -> Result<Tensor<2>, MethodError> {
     if crops.dims()[0] != objects {
         return Err(MethodError::config(
             "`load_labelmap = true` needs instance masks, and the data set has none for these \

@@ -12,6 +12,13 @@ use super::*;
 /// Objects of a batch: image, label, box.
 type Gt = (i64, i64, [f32; 4]);
 
+/// Two objects in the first of two 64x64 images, one in the second.
+const OBJECTS: [Gt; 3] = [
+    (0, 1, [8.0, 8.0, 30.0, 40.0]),
+    (0, 2, [20.0, 20.0, 60.0, 50.0]),
+    (1, 0, [2.0, 30.0, 33.0, 60.0]),
+];
+
 /// Taps `neck.p3…` of `images` inputs of `[height, width]`.
 fn taps(images: usize, channels: usize, input: [usize; 2], levels: usize) -> Vec<TapShape> {
     (0..levels)
@@ -46,14 +53,6 @@ fn small(config: &Value) -> Bench {
     config["nr_transformer_heads"] = json!(2);
     let mut bench = Bench::for_classes::<Lgd>(3, &config, &taps(2, 4, [64, 64], 2)).unwrap();
     bench.fill(5);
-    set_targets(
-        &mut bench,
-        [64, 64],
-        &[
-            (0, 1, [8.0, 8.0, 30.0, 40.0]),
-            (0, 2, [20.0, 20.0, 60.0, 50.0]),
-            (1, 0, [2.0, 30.0, 33.0, 60.0]),
-        ],
-    );
+    set_targets(&mut bench, [64, 64], &OBJECTS);
     bench
 }
