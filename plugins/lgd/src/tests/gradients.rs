@@ -36,3 +36,52 @@ fn gradients_agree_with_differences() {
         gradcheck::check(&mut bench, &options).unwrap_or_else(|error| panic!("{config}: {error}"));
     }
 }
+
+/// Norms of the gradients at the taps and, by module, at the parameters.
+fn norms(bench: &mut Bench, of_loss: f32, of_maps: f32) -> [f64; 3] {
+    let out = bench.forward().unwrap();
+    let upstream: Vec<Vec<f32>> = out
+        .maps
+        .iter()
+        .map(|map| Random::new(1).normals(map.len()))
+        .map(|map| map.iter().map(|v| of_maps * v).collect())
+        .collect();
+    let gradients = bench.backward(&out, &[of_loss], &upstream).unwrap();
+    drop(out);
+    let norm = |lists: &mut dyn Iterator<Item = &Vec<f32>>| {
+        let squares = lists.flatten().map(|g| f64::from(*g).powi(2));
+        squares.sum::<f64>().sqrt()
+    };
+    let params: Vec<(&String, &Vec<f32>)> = bench
+        .params()
+        .iter()
+        .map(|p| &p.0)
+        .zip(&gradients.params)
+        .collect();
+    let module = |name: &str| {
+        let of_module = params.iter().filter(|p| p.0.starts_with(name));
+        norm(&mut of_module.map(|p| p.1))
+    };
+    [
+        norm(&mut gradients.taps.iter()),
+        module("teacher."),
+        module("adapter."),
+    ]
+}
+
+#[test]
+fn in_a_phase_without_distillation_the_loss_teaches_the_adapter_alone() {
+    for detached in [false, true] {
+        let mut bench = small(&json!({"detach_appearance_embed": detached}));
+        for off in [false, true] {
+            bench.set_detach_student(off);
+            let [taps, teacher, adapter] = norms(&mut bench, 1.0, 0.0);
+            assert_eq!(taps > 0.0, !off);
+            assert!(teacher == 0.0 && adapter > 0.0);
+            // The maps are judged in every phase.
+            let [taps, teacher, adapter] = norms(&mut bench, 0.0, 1.0);
+            assert_eq!(taps > 0.0, !detached);
+            assert!(teacher > 0.0 && adapter == 0.0);
+        }
+    }
+}
