@@ -148,6 +148,25 @@ fn every_loss_teaches_the_parts_it_should_in_every_phase() {
     }
 }
 
+/// `it < pre` is off, `it > total - post` is off; everything between is on.
+#[test]
+fn distillation_begins_and_ends_at_the_official_steps() {
+    let bench = Workbench::new();
+    // The command lays schedules out for 10 000 steps.
+    for (step, phase) in [
+        (19, "frozen backbone"),
+        (20, "before"),
+        (29, "before"),
+        (30, "distill"),
+        (9980, "distill"),
+        (9981, "after"),
+    ] {
+        let at = format!("{}", (f64::from(step) + 0.5) / 1e4);
+        let (report, _) = gradients(&bench, &phases(20, 30, 20), &at);
+        assert_eq!(report["phase"], json!(phase), "step {step}");
+    }
+}
+
 #[test]
 fn a_frozen_backbone_is_equal_to_the_bit_until_its_release() {
     let bench = Workbench::new();
