@@ -52,7 +52,9 @@ fn of_cause(error: &(dyn Error + 'static)) -> Option<i32> {
     }
     if let Some(error) = error.downcast_ref::<DatasetError>() {
         return Some(match error {
-            DatasetError::Config { .. } | DatasetError::Unknown { .. } => USAGE,
+            DatasetError::Config { .. }
+            | DatasetError::Unknown { .. }
+            | DatasetError::NoImage { .. } => USAGE,
             _ => DATA,
         });
     }
@@ -86,7 +88,10 @@ fn of_engine(error: &EngineError) -> Option<i32> {
         EngineError::Data(inner) => of_cause(inner)?,
         EngineError::Model(inner) => of_cause(inner)?,
         EngineError::Distill(inner) => of_distill(inner)?,
-        EngineError::NoBatches { .. } | EngineError::ResumeMismatch { .. } => USAGE,
+        EngineError::NoBatches { .. }
+        | EngineError::ResumeMismatch { .. }
+        | EngineError::UnknownTap { .. } => USAGE,
+        EngineError::PluginChanged { .. } => PLUGIN_LOAD,
         EngineError::Interrupted { .. } => INTERRUPTED,
         EngineError::State(_)
         | EngineError::Checkpoint(_)
@@ -99,6 +104,7 @@ fn of_engine(error: &EngineError) -> Option<i32> {
         | EngineError::Classes { .. }
         | EngineError::NotExported { .. }
         | EngineError::Case { .. }
+        | EngineError::NoTeacher { .. }
         | EngineError::Result { .. } => DATA,
         EngineError::Gradient(_)
         | EngineError::Interrupt(_)
