@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use kdhost::engine::checkpoint::Choice;
+use kdhost::engine::restored::Restored;
+use kdhost::state::StateDict;
 use kdhost_tests::artifacts::artifacts;
 use kdhost_tests::command::{Workbench, stderr, stdout};
 
@@ -49,7 +52,7 @@ fn student_teacher_and_difference_are_drawn_for_the_first_images() {
     assert_eq!(code, Some(0), "{error}");
     for id in 1..=4 {
         check_picture(&bench.path(&format!("maps/{id}.png")), sheet_size(5, 3));
-        for level in ["p3", "p7"] {
+        for level in ["p3", "p5"] {
             for view in ["student", "teacher", "difference"] {
                 let file = format!("maps/{id}/neck.{level}_{view}.png");
                 check_picture(&bench.path(&file), [64, 64]);
@@ -58,6 +61,9 @@ fn student_teacher_and_difference_are_drawn_for_the_first_images() {
         }
     }
     assert!(!bench.path("maps/5.png").exists());
+    // One cell: there is nothing to standardise over.
+    check_picture(&bench.path("maps/1/neck.p7_teacher.png"), [64, 64]);
+    assert!(!bench.path("maps/1/neck.p7_difference.png").exists());
     assert!(!bench.path("maps/1/neck.p3_map.png").exists());
     for needle in ["student ~ teacher", "│ neck.p3 ┆ "] {
         assert!(out.contains(needle), "{needle}: {out}");
@@ -156,6 +162,23 @@ fn what_is_not_there_is_refused_with_what_is() {
         }
     }
     assert!(!bench.path("maps").exists());
+}
+
+#[test]
+fn a_run_is_opened_with_the_weights_that_it_exports() {
+    let bench = Workbench::new();
+    let args = ["--set", "train.max_iters=3", "--set", "train.ema_decay=0.9"];
+    let run = bench.train(
+        "run",
+        &[&args[..], &["--plugin", &plugin("kd_lgd")]].concat(),
+    );
+    let restored = Restored::open(&run, Choice::Latest).unwrap();
+    let exported = StateDict::load(&run.join("student.safetensors")).unwrap();
+    assert!(restored.weights.to_state().entries == exported.entries);
+    let saved = StateDict::load(&restored.checkpoint.join("method.safetensors")).unwrap();
+    assert!(!saved.entries.is_empty());
+    assert!(restored.distiller.unwrap().to_state().entries == saved.entries);
+    assert_eq!((restored.call.step, restored.call.training), (3, false));
 }
 
 #[test]

@@ -41,11 +41,12 @@ Shown is the L2 norm over the channels, from dark (lowest of the picture) to bri
 Models differ in the scale of their channels, so the difference is taken between maps standardised
 over the cells of the image (each channel to mean 0, variance 1), and then its norm. The table
 gives Pearson's correlation of student and counterpart over the cells, averaged over channels and
-images.
+images; of a map of few cells it says little. Maps are compared as the models make them: layers
+that a method puts between the student and its counterpart are not applied.
 
 Examples:
   kdhost visualize --run runs/DIR --out maps
-  kdhost visualize --run runs/DIR --images 3,17 --taps neck.p3,backbone.* --out maps
+  kdhost visualize --run runs/DIR --images 3,17 --taps 'neck.p3,backbone.*' --out maps
   kdhost visualize photo_012.jpg --run runs/DIR --split train --checkpoint iter_00000400 --out maps")]
 pub struct VisualizeArgs {
     /// Images of the data set by file: a path or the end of one, or a name without extension.

@@ -78,10 +78,13 @@ impl Level {
             correlations.push((*view, correlation));
         }
         if let Some((_, other)) = others.first() {
-            let difference = if other.shape() == student.shape() {
-                Ok(other.difference(&student))
-            } else {
+            let difference = if other.shape() != student.shape() {
                 Err(apart(student.shape(), other.shape()))
+            } else if student.shape()[1..] == [1, 1] {
+                // Standardised, every map of one cell is 0.
+                Err("one cell".into())
+            } else {
+                Ok(other.difference(&student))
             };
             views.push((View::Difference, difference));
         }
