@@ -16,6 +16,7 @@ pub mod report;
 pub mod source;
 pub mod telemetry;
 pub mod train;
+pub mod visualize;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,6 +55,8 @@ pub enum Command {
     Eval(eval::EvalArgs),
     /// Draw detections on images.
     Predict(predict::PredictArgs),
+    /// Draw feature maps of a run: the student's, the method's or the teacher's, and their difference.
+    Visualize(visualize::VisualizeArgs),
     /// List and inspect plugins; nothing of them is executed.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
@@ -90,6 +93,7 @@ pub fn run(cli: Cli) -> anyhow::Result<i32> {
         Some(Command::Train(args)) => train::run(&args),
         Some(Command::Eval(args)) => eval::run(&args),
         Some(Command::Predict(args)) => predict::run(&args),
+        Some(Command::Visualize(args)) => visualize::run(&args),
         Some(Command::Plugin(command)) => plugin::run(&command),
         Some(Command::Config(command)) => config::run(&command),
         Some(Command::Model(command)) => model::run(&command),

@@ -10,6 +10,7 @@ mod fingerprint;
 mod loader;
 mod registry;
 mod resize;
+mod selection;
 mod shapes;
 mod transforms;
 mod voc;
@@ -20,6 +21,7 @@ pub use fingerprint::{fingerprint, input_fingerprint};
 pub use loader::{Epoch, Loader, LoaderOptions, Skipped};
 pub use registry::{DatasetEntry, OpenDataset, Split, open};
 pub use resize::resize;
+pub use selection::Selection;
 pub use shapes::ShapesDataset;
 pub use transforms::{Sample, Transform, flip_drawn};
 pub use voc::VocDataset;
@@ -211,6 +213,18 @@ pub enum DatasetError {
         /// As configured.
         name: String,
         /// What is registered.
+        known: String,
+    },
+    /// No such image.
+    #[error("the {split} split has no image `{wanted}`; it has {images}: {known}")]
+    NoImage {
+        /// `train` or `val`.
+        split: &'static str,
+        /// Id or name, as given.
+        wanted: String,
+        /// How many images there are.
+        images: usize,
+        /// Some of them.
         known: String,
     },
     /// Every image is broken, so that nothing is left to take a broken one's place.

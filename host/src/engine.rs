@@ -1,7 +1,8 @@
 //! The training engine: from a configuration to trained weights and their evaluation.
 //!
 //! Reading order: [`step`] (one training step), [`train`] (one run), [`arm`] (a run that is reused
-//! if it was done before), [`job`] (control, teacher, distilled student, table).
+//! if it was done before), [`job`] (control, teacher, distilled student, table). [`restored`] opens
+//! what a run left, to look at it.
 
 pub mod arm;
 mod assemble;
@@ -22,6 +23,7 @@ pub mod optim;
 pub mod predict;
 pub mod preflight;
 pub mod progress;
+pub mod restored;
 pub mod run_dir;
 pub mod step;
 pub mod step_times;
@@ -160,6 +162,40 @@ pub enum EngineError {
         images: usize,
         /// As configured.
         batch_size: usize,
+    },
+    /// The teacher of a run is gone.
+    #[error(
+        "`{}` learned from a teacher that is no longer in `{}` (`cache_dir` is relative to the working directory); `kdhost train --resume {}` in the folder where the run was started trains it again, and ends at once where the run is over",
+        run_dir.display(), folder.display(), run_dir.display()
+    )]
+    NoTeacher {
+        /// The run.
+        run_dir: PathBuf,
+        /// Where the cache would have it.
+        folder: PathBuf,
+    },
+    /// The plugin is not the one that a run was trained with.
+    #[error(
+        "`{}` was trained with a plugin of SHA-256 {recorded}, but `{}` has {found}; put the file of that time there (`environment.json` of the run says where it lay), or train the run anew",
+        run_dir.display(), path.display()
+    )]
+    PluginChanged {
+        /// The run.
+        run_dir: PathBuf,
+        /// The file that was found.
+        path: PathBuf,
+        /// In the checkpoint; `none` in plain training.
+        recorded: String,
+        /// Of the file.
+        found: String,
+    },
+    /// No such tap.
+    #[error("the student has no tap `{pattern}`; it has: {known}")]
+    UnknownTap {
+        /// As given.
+        pattern: String,
+        /// What exists.
+        known: String,
     },
     /// The configuration of the run to resume differs.
     #[error("`{}` was started with another configuration ({what}); resume with the same, or start a new run", run_dir.display())]

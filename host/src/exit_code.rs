@@ -52,7 +52,9 @@ fn of_cause(error: &(dyn Error + 'static)) -> Option<i32> {
     }
     if let Some(error) = error.downcast_ref::<DatasetError>() {
         return Some(match error {
-            DatasetError::Config { .. } | DatasetError::Unknown { .. } => USAGE,
+            DatasetError::Config { .. }
+            | DatasetError::Unknown { .. }
+            | DatasetError::NoImage { .. } => USAGE,
             _ => DATA,
         });
     }
@@ -88,7 +90,9 @@ fn of_engine(error: &EngineError) -> Option<i32> {
         EngineError::Distill(inner) => of_distill(inner)?,
         EngineError::NoBatches { .. }
         | EngineError::NoMaps { .. }
-        | EngineError::ResumeMismatch { .. } => USAGE,
+        | EngineError::ResumeMismatch { .. }
+        | EngineError::UnknownTap { .. } => USAGE,
+        EngineError::PluginChanged { .. } => PLUGIN_LOAD,
         EngineError::Interrupted { .. } => INTERRUPTED,
         EngineError::State(_)
         | EngineError::Checkpoint(_)
@@ -101,6 +105,7 @@ fn of_engine(error: &EngineError) -> Option<i32> {
         | EngineError::Classes { .. }
         | EngineError::NotExported { .. }
         | EngineError::Case { .. }
+        | EngineError::NoTeacher { .. }
         | EngineError::Result { .. } => DATA,
         EngineError::Gradient(_)
         | EngineError::Interrupt(_)

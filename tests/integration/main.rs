@@ -14,3 +14,4 @@ mod plugin_loading;
 mod refusals;
 mod tidy;
 mod training;
+mod visualize;

@@ -68,6 +68,22 @@ fn wrong_lines_are_refused() {
             "kdhost model taps --input-size 3",
             ErrorKind::WrongNumberOfValues,
         ),
+        (
+            "kdhost visualize --out o",
+            ErrorKind::MissingRequiredArgument,
+        ),
+        (
+            "kdhost visualize a.jpg --images 3 --run r --out o",
+            ErrorKind::ArgumentConflict,
+        ),
+        (
+            "kdhost visualize --run r --out o --split test",
+            ErrorKind::ValueValidation,
+        ),
+        (
+            "kdhost visualize --run r --out o --checkpoint newest",
+            ErrorKind::ValueValidation,
+        ),
         ("kdhost plugin inspect", ErrorKind::MissingRequiredArgument),
         ("kdhost trian", ErrorKind::InvalidSubcommand),
     ] {

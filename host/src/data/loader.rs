@@ -1,6 +1,7 @@
 //! Batches in a fixed order, made ahead of time by worker threads.
 
 mod pool;
+mod selected;
 
 use std::any::Any;
 use std::collections::BTreeMap;

@@ -53,6 +53,26 @@ pub fn key(config: &Config, datasets: &Datasets) -> String {
     hex(&hasher.finalize())[..16].to_owned()
 }
 
+/// Where the cache has, or would have, the arm that `config` describes.
+#[must_use]
+pub fn folder(label: &str, config: &Config, datasets: &Datasets) -> PathBuf {
+    config
+        .cache_dir
+        .join(format!("{label}-{}", key(config, datasets)))
+}
+
+/// The arm in `folder`, if it was trained to its end.
+///
+/// # Errors
+/// If its files are not those that were written.
+pub fn done(folder: &Path) -> Result<Option<Arm>, EngineError> {
+    if folder.join(RESULT).is_file() {
+        reuse(folder).map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
 /// Gives the arm `config` describes: from the cache, by continuing it, or by training it.
 ///
 /// # Errors
@@ -64,12 +84,10 @@ pub fn run(
     progress: ProgressMode,
     interrupt: &Interrupt,
 ) -> Result<Arm, EngineError> {
-    let folder = config
-        .cache_dir
-        .join(format!("{label}-{}", key(config, datasets)));
-    if folder.join(RESULT).is_file() {
+    let folder = folder(label, config, datasets);
+    if let Some(arm) = done(&folder)? {
         info!("{label}: reusing `{}`", folder.display());
-        return reuse(&folder);
+        return Ok(arm);
     }
     let resume = folder.join("config.resolved.toml").is_file();
     let outcome = train::train(Run {

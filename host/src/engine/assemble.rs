@@ -53,20 +53,13 @@ pub(super) fn learner(
         );
     }
     let weights = ModelWeights::from_state(detector.as_ref(), &state)?;
-    let distiller = match library {
-        None => None,
-        Some(library) => {
-            let models = Models {
-                student: detector.as_ref(),
-                teacher: teacher.as_ref().map(Teacher::detector),
-            };
-            Some(bind(config, library, models, total_steps)?)
-        }
-    };
-    let schedule = match &distiller {
-        Some(distiller) => distiller.schedule(total_steps, steps_per_epoch)?,
-        None => Schedule::single(total_steps),
-    };
+    let (distiller, schedule) = method(
+        config,
+        library,
+        detector.as_ref(),
+        teacher.as_ref(),
+        [total_steps, steps_per_epoch],
+    )?;
     Ok(Learner {
         ema: (train.ema_decay > 0.0).then(|| Ema::new(&weights, train.ema_decay)),
         detector,
@@ -82,6 +75,26 @@ pub(super) fn learner(
         grad_clip_value: train.grad_clip_value,
         task_weight: 1.0,
     })
+}
+
+/// The method of a run, bound to its models and with its initial state, and the phases it asks for.
+pub(super) fn method(
+    config: &Config,
+    library: Option<&Arc<Library>>,
+    student: &dyn Detector,
+    teacher: Option<&Teacher>,
+    [total_steps, steps_per_epoch]: [u64; 2],
+) -> Result<(Option<Distiller>, Schedule), EngineError> {
+    let Some(library) = library else {
+        return Ok((None, Schedule::single(total_steps)));
+    };
+    let models = Models {
+        student,
+        teacher: teacher.map(Teacher::detector),
+    };
+    let distiller = bind(config, library, models, total_steps)?;
+    let schedule = distiller.schedule(total_steps, steps_per_epoch)?;
+    Ok((Some(distiller), schedule))
 }
 
 /// The method of a configuration on these models, with its initial state.

@@ -24,8 +24,10 @@ use sha2::{Digest, Sha256};
 
 use crate::state::{StateDict, StateError, hex, write_atomically};
 
+mod choice;
 mod progress_file;
 
+pub use choice::{Choice, find};
 use progress_file::ProgressFile;
 pub use progress_file::{Best, Progress, SCHEMA};
 
@@ -82,6 +84,16 @@ pub enum CheckpointError {
         reason: String,
         /// Name of the next older checkpoint.
         previous: Option<String>,
+    },
+    /// Not there.
+    #[error("`{}` has no checkpoint `{wanted}`; it has: {known}", folder.display())]
+    NoSuch {
+        /// The folder of checkpoints.
+        folder: PathBuf,
+        /// As asked for.
+        wanted: String,
+        /// What exists, oldest first.
+        known: String,
     },
     /// Written by another version of kdhost.
     #[error(

@@ -10,7 +10,7 @@ use tracing::info;
 use crate::config::{Config, DistillConfig};
 use crate::distill::DistillError;
 use crate::distill::distiller::{Models, method_manifest};
-use crate::distill::taps::needs_teacher;
+use crate::distill::taps::{TEACHER, needs_teacher};
 use crate::model;
 use crate::plugin::{Library, MethodManifest, SearchPath};
 
@@ -131,13 +131,17 @@ pub(super) fn choose(config: &DistillConfig) -> Result<Option<Chosen>, EngineErr
     if config.plugin == DistillConfig::NO_PLUGIN {
         return Ok(None);
     }
-    let path = SearchPath::from_env()
-        .find(&config.plugin)
-        .map_err(DistillError::from)?;
-    let library = Library::load(&path).map_err(DistillError::from)?;
+    let library = load_plugin(&config.plugin)?;
     let manifest = method_manifest(&library, &config.method)?;
     crate::config::check_plugin_config(&manifest.config_schema, &config.config, &manifest.id)?;
     Ok(Some(Chosen { library, manifest }))
+}
+
+pub(super) fn load_plugin(name: &str) -> Result<Arc<Library>, EngineError> {
+    let path = SearchPath::from_env()
+        .find(name)
+        .map_err(DistillError::from)?;
+    Ok(Library::load(&path).map_err(DistillError::from)?)
 }
 
 /// Makes the method once, so that what it refuses is known now.
@@ -182,16 +186,45 @@ fn teacher(
 ) -> Result<Teacher, EngineError> {
     let given = &config.teacher.checkpoint;
     let file = if given.as_os_str().is_empty() {
-        let mut own = plain(config);
-        own.student = config.teacher.model.clone();
-        own.train.epochs = config.teacher.epochs;
-        let trained = arm::run("teacher", &own, datasets, options.progress, interrupt)?;
+        let own = teacher_arm(config);
+        let trained = arm::run(TEACHER, &own, datasets, options.progress, interrupt)?;
         rows.push(trained.row);
         trained.student
     } else {
         given.clone()
     };
     load_teacher(config, datasets, &file)
+}
+
+/// The settings under which a teacher without a checkpoint of its own is trained.
+fn teacher_arm(config: &Config) -> Config {
+    let mut own = plain(config);
+    own.student = config.teacher.model.clone();
+    own.train.epochs = config.teacher.epochs;
+    own
+}
+
+/// The teacher of the run in `run_dir`, if its file is there: nothing is trained.
+///
+/// # Errors
+/// If it is neither configured nor in the cache, or its file is unreadable or another model's.
+pub(super) fn present_teacher(
+    config: &Config,
+    datasets: &Datasets,
+    run_dir: &Path,
+) -> Result<Teacher, EngineError> {
+    let given = &config.teacher.checkpoint;
+    if !given.as_os_str().is_empty() {
+        return load_teacher(config, datasets, given);
+    }
+    let folder = arm::folder(TEACHER, &teacher_arm(config), datasets);
+    match arm::done(&folder)? {
+        Some(arm) => load_teacher(config, datasets, &arm.student),
+        None => Err(EngineError::NoTeacher {
+            run_dir: run_dir.into(),
+            folder,
+        }),
+    }
 }
 
 fn load_teacher(config: &Config, datasets: &Datasets, file: &Path) -> Result<Teacher, EngineError> {

@@ -54,6 +54,15 @@ pub enum RunDirError {
         /// The directory.
         path: PathBuf,
     },
+    /// Nothing to look at.
+    #[error(
+        "`{}` holds no run: `{CONFIG_FILE}` is missing; name the folder that `--output` of a run named, or one below `output_dir`",
+        path.display()
+    )]
+    NotARun {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Another process works in it.
     #[error("another process is working in `{}`; wait for it or stop it", path.display())]
     Locked {
@@ -97,6 +106,18 @@ impl RunDir {
             return Err(RunDirError::NoRun { path: path.into() });
         }
         Self::lock(path)
+    }
+
+    /// Checks that `path` holds a run, which may be going on: nothing is locked or written.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn require(path: &Path) -> Result<(), RunDirError> {
+        if path.join(CONFIG_FILE).is_file() {
+            Ok(())
+        } else {
+            Err(RunDirError::NotARun { path: path.into() })
+        }
     }
 
     /// The directory.
@@ -167,6 +188,8 @@ mod tests {
         let environment = Environment::current(None);
         let error = RunDir::resume(&path).unwrap_err();
         assert!(matches!(error, RunDirError::NoRun { .. }), "{error}");
+        let error = RunDir::require(&path).unwrap_err();
+        assert!(matches!(error, RunDirError::NotARun { .. }), "{error}");
         let run = RunDir::create(&path, "seed = 3\n", &environment).unwrap();
         let json = fs::read_to_string(path.join("environment.json")).unwrap();
         assert_eq!(
@@ -175,6 +198,7 @@ mod tests {
         );
         let error = RunDir::resume(&path).unwrap_err();
         assert!(matches!(error, RunDirError::Locked { .. }), "{error}");
+        RunDir::require(&path).unwrap();
         drop(run);
         let error = RunDir::create(&path, "seed = 4\n", &environment).unwrap_err();
         assert!(matches!(error, RunDirError::NotEmpty { .. }), "{error}");

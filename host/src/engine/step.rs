@@ -79,6 +79,28 @@ pub struct StepPosition {
     pub seed: u64,
 }
 
+impl StepPosition {
+    /// What a method is told of this place in the run, outside training and checks.
+    #[must_use]
+    pub fn call(&self, schedule: &Schedule) -> CallInfo {
+        let (index, phase) = schedule.at(self.step);
+        CallInfo {
+            training: false,
+            check: false,
+            stage: 0,
+            phase: index,
+            step: self.step,
+            phase_step: self.step - phase.start,
+            phase_steps: phase.end - phase.start,
+            detach_student: !phase.distill_gradient,
+            total_steps: self.total_steps,
+            epoch: self.epoch,
+            seed: self.seed,
+            ..CallInfo::default()
+        }
+    }
+}
+
 /// What a step did.
 #[derive(Clone, Debug)]
 pub struct StepReport {
@@ -180,20 +202,11 @@ impl Learner {
     }
 
     fn call(&self, at: StepPosition, check: bool) -> (CallInfo, Phase) {
-        let (index, phase) = self.schedule.at(at.step);
+        let (_, phase) = self.schedule.at(at.step);
         let call = CallInfo {
             training: true,
             check,
-            stage: 0,
-            phase: index,
-            step: at.step,
-            phase_step: at.step - phase.start,
-            phase_steps: phase.end - phase.start,
-            detach_student: !phase.distill_gradient,
-            total_steps: at.total_steps,
-            epoch: at.epoch,
-            seed: at.seed,
-            ..CallInfo::default()
+            ..at.call(&self.schedule)
         };
         (call, phase.clone())
     }

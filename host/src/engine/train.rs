@@ -8,7 +8,7 @@ use std::time::Instant;
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, TrainConfig};
 use crate::data::{Batch, Dataset, Epoch, Loader, LoaderOptions, Split, open};
 use crate::distill::Distiller;
 use crate::eval::coco::CocoMetrics;
@@ -114,6 +114,23 @@ pub fn config_hash(config: &Config) -> String {
     hex(&Sha256::digest(json))
 }
 
+/// Optimizer steps of a run and of one of its epochs.
+pub(super) fn length(loader: &Loader, train: &TrainConfig) -> Result<[u64; 2], EngineError> {
+    let steps_per_epoch = (loader.batches_per_epoch() / train.accumulate) as u64;
+    if steps_per_epoch == 0 {
+        return Err(EngineError::NoBatches {
+            images: loader.num_images(),
+            batch_size: loader.options().batch_size * train.accumulate,
+        });
+    }
+    let limit = match train.max_iters {
+        0 => u64::MAX,
+        n => n as u64,
+    };
+    let total_steps = (steps_per_epoch * train.epochs as u64).min(limit);
+    Ok([total_steps, steps_per_epoch])
+}
+
 /// Trains, evaluates and exports.
 ///
 /// # Errors
@@ -150,19 +167,7 @@ impl<'a> Session<'a> {
         let detector: Arc<dyn Detector> = Arc::from(model::build(&config.student, num_classes)?);
         let options = LoaderOptions::training(&config.data, config.seed, detector.size_divisor());
         let loader = Loader::new(Arc::clone(&run.datasets.train), options)?;
-        let accumulate = config.train.accumulate;
-        let steps_per_epoch = (loader.batches_per_epoch() / accumulate) as u64;
-        if steps_per_epoch == 0 {
-            return Err(EngineError::NoBatches {
-                images: loader.num_images(),
-                batch_size: config.data.batch_size * accumulate,
-            });
-        }
-        let limit = match config.train.max_iters {
-            0 => u64::MAX,
-            n => n as u64,
-        };
-        let total_steps = (steps_per_epoch * config.train.epochs as u64).min(limit);
+        let [total_steps, steps_per_epoch] = length(&loader, &config.train)?;
 
         let plugin = run
             .library

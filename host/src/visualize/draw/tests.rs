@@ -1,4 +1,5 @@
 use super::*;
+use crate::visualize::canvas::text_color;
 
 const GRAY: [u8; 3] = [90; 3];
 
