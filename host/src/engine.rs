@@ -87,7 +87,7 @@ pub enum EngineError {
     },
     /// `eval.oracle` without maps.
     #[error(
-        "`eval.oracle` scores the head on a method's maps, and method `{method}` makes none; set it to false"
+        "the oracle scores the head on a method's maps, and method `{method}` makes none; leave `eval.oracle` and `--oracle` off"
     )]
     NoMaps {
         /// Method id.

@@ -315,6 +315,21 @@ fn the_oracle_is_scored_beside_the_student_and_marked() {
         "looking at the maps changed the student"
     );
 
+    // The same numbers from the run's files alone.
+    let logged: Value = metrics(&bench.path("run"))
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .rfind(|line| line.get("oracle/AP").is_some())
+        .unwrap();
+    for (oracle, key) in [(false, "val/AP"), (true, "oracle/AP")] {
+        let mut args = vec!["eval", "--run", "run", "--json"];
+        args.extend(oracle.then_some("--oracle"));
+        let output = bench.run(&args);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let again: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert_eq!(again["ap"], logged[key], "{key}");
+    }
+
     let hint = artifacts().plugin("kd_hint").display().to_string();
     let args = [
         "train",

@@ -8,7 +8,11 @@ use super::print;
 use super::source::SourceArgs;
 use crate::config::DataConfig;
 use crate::data::{self, Split};
-use crate::engine::{EngineError, evaluate, export};
+use crate::engine::checkpoint::Choice;
+use crate::engine::evaluate::{EvaluationSet, evaluate, evaluate_oracle};
+use crate::engine::restored::Restored;
+use crate::engine::{EngineError, export};
+use crate::eval::coco::CocoMetrics;
 use crate::exit_code;
 
 /// Arguments of `eval`.
@@ -16,14 +20,22 @@ use crate::exit_code;
 #[command(after_help = "\
 Examples:
   kdhost eval --config F.toml --checkpoint runs/DIR/student.safetensors
-  kdhost eval --config F.toml --checkpoint C --json > metrics.json")]
+  kdhost eval --config F.toml --checkpoint C --json > metrics.json
+  kdhost eval --run runs/DIR --oracle     what the method's maps hold (a diagnostic)")]
 pub struct EvalArgs {
     /// Which configuration: `data` and `eval` matter; the model is in the checkpoint.
     #[command(flatten)]
     pub source: SourceArgs,
     /// `student.safetensors` of a run.
-    #[arg(long, value_name = "FILE")]
-    pub checkpoint: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "run")]
+    pub checkpoint: Option<PathBuf>,
+    /// The directory of a run, with its configuration and newest checkpoint.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["checkpoint", "config", "set"])]
+    pub run: Option<PathBuf>,
+    /// Score the head on the method's maps instead, with the ground truth of the evaluation images fed
+    /// to the method: a diagnostic of the maps, not a result of the student.
+    #[arg(long, requires = "run")]
+    pub oracle: bool,
     /// Print JSON instead of tables.
     #[arg(long)]
     pub json: bool,
@@ -34,8 +46,44 @@ pub struct EvalArgs {
 /// # Errors
 /// If the configuration is refused, the checkpoint does not fit or an image cannot be read.
 pub fn run(args: &EvalArgs) -> anyhow::Result<i32> {
+    let metrics = match (&args.run, &args.checkpoint) {
+        (Some(run), _) => of_run(&mut Restored::open(run, Choice::Latest)?, args.oracle)?,
+        (None, Some(checkpoint)) => of_file(args, checkpoint)?,
+        (None, None) => unreachable!("the command line asks for one of them"),
+    };
+    if args.json {
+        print(&serde_json::to_string_pretty(&metrics)?)?;
+        return Ok(exit_code::OK);
+    }
+    if args.oracle {
+        print("diagnostic, not a result: the head on the method's maps, ground truth fed in")?;
+    }
+    print(&metrics.to_string())?;
+    Ok(exit_code::OK)
+}
+
+fn of_run(run: &mut Restored, oracle: bool) -> Result<CocoMetrics, EngineError> {
+    let set = EvaluationSet {
+        dataset: &run.datasets.val,
+        data: &run.config.data,
+        eval: &run.config.eval,
+    };
+    let (detector, weights) = (run.detector.as_ref(), run.weights.tensors());
+    if !oracle {
+        return Ok(evaluate(detector, weights, set)?.metrics);
+    }
+    let Some(distiller) = &mut run.distiller else {
+        return Err(EngineError::NoMaps {
+            method: run.config.distill.plugin.clone(),
+        });
+    };
+    let teacher = run.teacher.as_ref();
+    Ok(evaluate_oracle(detector, weights, distiller, teacher, &run.call, set)?.metrics)
+}
+
+fn of_file(args: &EvalArgs, checkpoint: &std::path::Path) -> anyhow::Result<CocoMetrics> {
     let config = args.source.resolve()?.config;
-    let model = export::load(&args.checkpoint)?;
+    let model = export::load(checkpoint)?;
     let dataset = data::open(&config.data, Split::Val)?;
     if dataset.classes() != model.classes {
         return Err(EngineError::Classes {
@@ -49,17 +97,11 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<i32> {
         transform: model.transform.clone(),
         ..config.data.clone()
     };
-    let weights = model.weights.tensors();
-    let set = evaluate::EvaluationSet {
+    let set = EvaluationSet {
         dataset: &dataset,
         data: &data,
         eval: &config.eval,
     };
-    let evaluation = evaluate::evaluate(model.detector.as_ref(), weights, set)?;
-    if args.json {
-        print(&serde_json::to_string_pretty(&evaluation.metrics)?)?;
-    } else {
-        print(&evaluation.metrics.to_string())?;
-    }
-    Ok(exit_code::OK)
+    let weights = model.weights.tensors();
+    Ok(evaluate(model.detector.as_ref(), weights, set)?.metrics)
 }
