@@ -15,8 +15,9 @@ use super::step::{array_muts, zeros};
 use super::taps::{self, TEACHER};
 use super::{maps, targets};
 
-/// Key in `distill.loss_weights` of the task losses on a method's maps.
-const MAPS: &str = "maps";
+/// Name of the task losses on a method's maps among the terms of the total, and in
+/// `distill.loss_weights`.
+pub const MAPS: &str = "maps";
 
 /// A bound method with its parameters and buffers.
 pub struct Distiller {
@@ -180,12 +181,12 @@ impl Distiller {
         self.maps_weight
     }
 
-    /// Gives every term weight 0 but the one called `term` (`maps_name`: the task losses on maps);
-    /// returns the weights before.
-    pub fn weigh_only(&mut self, term: &str, maps_name: &str) -> TermWeights {
+    /// Gives every term weight 0 but the one called `term`: a loss, or [`MAPS`]. Returns the weights
+    /// before.
+    pub fn weigh_only(&mut self, term: &str) -> TermWeights {
         let only = |name: &str, weight: f64| if name == term { weight } else { 0.0 };
         let losses = self.losses().map(|(name, w)| only(name, w)).collect();
-        let maps = only(maps_name, self.maps_weight);
+        let maps = only(MAPS, self.maps_weight);
         let before = TermWeights {
             losses: self.loss_weights.clone(),
             maps: self.maps_weight,

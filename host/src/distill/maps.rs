@@ -8,8 +8,8 @@ use crate::plugin::{Plan, TapBinding};
 /// the loss nor its gradient would say what the method's maps are worth.
 ///
 /// # Errors
-/// A sentence that names the map or the tap: a map in place of what the head does not read, two maps
-/// for one tap, or a tap of the head without a map.
+/// A sentence that names the map or the tap: a map in place of what the head does not read or the
+/// method does not use, two maps for one tap, or a tap of the head without a map.
 pub fn in_head_order(
     plan: &Plan,
     bindings: &[TapBinding],
@@ -28,6 +28,13 @@ pub fn in_head_order(
                 head_taps.join(", ")
             ));
         };
+        if plan.tap_use[map.replaces_tap] == 0 {
+            return Err(format!(
+                "map `{}` takes the place of `{tap}`, which the plan marks as unused; its extents are \
+                 known only where the tap is read",
+                map.name
+            ));
+        }
         if let Some(other) = slots[position].replace(slot) {
             let other = &plan.maps[other].name;
             return Err(format!(
@@ -58,6 +65,10 @@ mod tests {
     use crate::plugin::MapSpec;
 
     fn case(maps: &[(&str, usize)]) -> Result<Vec<usize>, String> {
+        case_using(maps, [1; 3])
+    }
+
+    fn case_using(maps: &[(&str, usize)], tap_use: [u32; 3]) -> Result<Vec<usize>, String> {
         let names = ["neck.p3", "neck.p4", "backbone.c5"];
         let binding = |name: &&str| TapBinding {
             name: (*name).into(),
@@ -75,6 +86,7 @@ mod tests {
                     replaces_tap,
                 })
                 .collect(),
+            tap_use: tap_use.to_vec(),
             ..Plan::default()
         };
         let bindings: Vec<TapBinding> = names.iter().map(binding).collect();
@@ -97,5 +109,7 @@ mod tests {
             let message = case(maps).unwrap_err();
             assert!(needles.iter().all(|n| message.contains(n)), "{message}");
         }
+        let message = case_using(&[("a", 0), ("b", 1)], [0, 1, 1]).unwrap_err();
+        assert!(message.contains("marks as unused"), "{message}");
     }
 }

@@ -6,6 +6,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::distill::distiller::MAPS;
 use crate::model::Part;
 
 use super::EngineError;
@@ -18,7 +19,7 @@ const TOTAL_STEPS: u64 = 10_000;
 /// The gradient of one term.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
-    /// `task`, `maps` (task losses on the method's maps), or a loss of the method.
+    /// `task`, [`MAPS`] (task losses on the method's maps), or a loss of the method.
     pub term: String,
     /// L2 norm at each part that the term reaches; 0 where it arrives as zero.
     pub norms: BTreeMap<String, f64>,
@@ -115,8 +116,6 @@ impl Attribution {
 
 /// Key of the student's own losses.
 const TASK: &str = "task";
-/// Key of the task losses on the method's maps.
-const MAPS: &str = "maps";
 
 impl Learner {
     /// Terms of the total: `task`, `maps` if the method generates any, and the method's losses.
@@ -152,7 +151,7 @@ impl Learner {
         at: StepPosition,
     ) -> Result<Vec<(String, Vec<f32>)>, EngineError> {
         self.task_weight = if term == TASK { 1.0 } else { 0.0 };
-        let weights = self.distiller.as_mut().map(|d| d.weigh_only(term, MAPS));
+        let weights = self.distiller.as_mut().map(|d| d.weigh_only(term));
         let probe = self.probe(batch, at);
         self.task_weight = 1.0;
         if let (Some(distiller), Some(weights)) = (&mut self.distiller, weights) {
