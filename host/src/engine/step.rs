@@ -13,10 +13,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::data::Batch;
-use crate::detection::Assignment;
 use crate::distill::inject::inject;
 use crate::distill::schedule::{Phase, Schedule};
 use crate::distill::taps::{STUDENT, TEACHER};
@@ -24,14 +23,18 @@ use crate::distill::{DistillStep, Distiller};
 use crate::model::{BatchStats, Detector, ForwardRequest, Part};
 use crate::plugin::CallInfo;
 
+mod judge;
+mod update;
+
 use super::EngineError;
 use super::ema::Ema;
-use super::grad_clip;
 use super::lr_schedule::LrSchedule;
 use super::optim::{MethodOptimizer, Optimizer, ParamGroups};
 use super::step_times::StepTimes;
 use super::teacher::Teacher;
 use super::weights::ModelWeights;
+
+use judge::{Judge, collect_gradients, task_total};
 
 /// PyTorch's default momentum of running statistics.
 const BATCH_STATS_MOMENTUM: f64 = 0.1;
@@ -320,91 +323,6 @@ impl Learner {
         Ok(())
     }
 
-    /// Clips and updates; returns the norms before clipping, the student's and the method's.
-    fn apply(
-        &mut self,
-        sum: &mut Accumulated,
-        phase: &Phase,
-        lr: f64,
-    ) -> Result<(f64, Option<f64>), EngineError> {
-        let specs = self.detector.specs();
-        let method_names: Vec<String> = match &self.distiller {
-            Some(distiller) if phase.learn.method => distiller
-                .param_names()
-                .map(|n| format!("method.{n}"))
-                .collect(),
-            _ => Vec::new(),
-        };
-        let mut student: Vec<(&str, &mut [f32])> = specs
-            .iter()
-            .zip(&mut sum.student)
-            .filter_map(|(spec, g)| Some((spec.name.as_str(), g.as_deref_mut()?)))
-            .collect();
-        let mut method: Vec<(&str, &mut [f32])> = method_names
-            .iter()
-            .zip(&mut sum.method)
-            .map(|(name, g)| (name.as_str(), g.as_mut_slice()))
-            .collect();
-        // Both are known to be finite before either is touched.
-        let norm = grad_clip::global_norm(&views(&student))?;
-        let method_norm = match method.is_empty() {
-            true => None,
-            false => Some(grad_clip::global_norm(&views(&method))?),
-        };
-        for (gradients, mut norm) in [
-            (&mut student, norm),
-            (&mut method, method_norm.unwrap_or_default()),
-        ] {
-            if self.grad_clip_value > 0.0 {
-                grad_clip::clip_values(gradients, self.grad_clip_value as f32);
-                norm = grad_clip::global_norm(&views(gradients))?;
-            }
-            let coefficient = grad_clip::clip_coefficient(norm, self.grad_clip_norm);
-            if coefficient < 1.0 {
-                for (_, gradient) in gradients {
-                    grad_clip::scale(gradient, coefficient as f32);
-                }
-            }
-        }
-        self.optimizer.begin_step();
-        for (index, gradient) in sum.student.iter().enumerate() {
-            let Some(gradient) = gradient else { continue };
-            let spec = &specs[index];
-            let group = self.groups.of_detector(spec);
-            let lr = lr * group.lr_scale * phase.lr_scale.part(spec.part);
-            let optimizer = &mut self.optimizer;
-            self.weights.with_param_mut(index, |values| {
-                optimizer.update(&spec.name, values, gradient, lr, group.weight_decay);
-            });
-        }
-        if let Some(own) = &mut self.method_optimizer {
-            own.optimizer.begin_step();
-        }
-        if let Some(distiller) = &mut self.distiller {
-            let own_names: Vec<String> = distiller.param_names().map(str::to_owned).collect();
-            let params = distiller.params_mut().iter_mut().zip(own_names);
-            for ((name, gradient), (param, own_name)) in
-                method_names.iter().zip(&sum.method).zip(params)
-            {
-                let group = self.groups.of_method(&param.shape);
-                let lr = lr * group.lr_scale * phase.lr_scale.method;
-                match &mut self.method_optimizer {
-                    Some(own) if own.takes(&own_name) => {
-                        own.update(name, &param.shape, &mut param.data, gradient, lr);
-                    }
-                    _ => self.optimizer.update(
-                        name,
-                        &mut param.data,
-                        gradient,
-                        lr,
-                        group.weight_decay,
-                    ),
-                }
-            }
-        }
-        Ok((norm, method_norm))
-    }
-
     /// Parts whose parameters receive gradients now, for messages.
     #[must_use]
     pub fn learning_parts(&self, step: u64) -> Vec<Part> {
@@ -413,99 +331,6 @@ impl Learner {
             .into_iter()
             .filter(|part| phase.learn.part(*part))
             .collect()
-    }
-}
-
-/// The student's head and task losses as a judge of a method's maps.
-struct Judge<'a> {
-    detector: &'a dyn Detector,
-    leaves: &'a [Tensor<1>],
-    /// The student's own: targets are matched once a batch.
-    assignment: &'a Assignment,
-    scale: f32,
-    step: u64,
-}
-
-impl Judge<'_> {
-    /// Gradients of the task losses at the maps; those at the head's weights, and the losses, go into
-    /// `sum`.
-    fn gradients(
-        &self,
-        maps: Vec<Tensor<4>>,
-        sum: &mut Accumulated,
-    ) -> Result<Vec<Tensor<4>>, EngineError> {
-        let device = Device::flex().autodiff();
-        let maps: Vec<Tensor<4>> = maps
-            .into_iter()
-            .map(|map| Tensor::from_inner(map).to_device(&device).require_grad())
-            .collect();
-        let losses = on_pool(|| {
-            let head = self.detector.head(self.leaves, &maps);
-            self.detector.losses(&head, self.assignment)
-        });
-        let total = task_total(&mut sum.losses, losses, "_maps", self.scale, self.step)?;
-        let mut gradients = on_pool(|| total.backward());
-        collect_gradients(&mut sum.student, self.leaves, &mut gradients);
-        Ok(maps
-            .iter()
-            .map(|map| {
-                map.grad_remove(&mut gradients)
-                    .expect("the head reads every map")
-            })
-            .collect())
-    }
-}
-
-/// Adds up task losses times `scale`, and records each as `<name><suffix>`.
-fn task_total(
-    record: &mut Vec<(String, f64)>,
-    losses: Vec<(&'static str, Tensor<1>)>,
-    suffix: &str,
-    scale: f32,
-    step: u64,
-) -> Result<Tensor<1>, EngineError> {
-    let mut total: Option<Tensor<1>> = None;
-    for (name, loss) in losses {
-        let name = format!("{name}{suffix}");
-        let value = loss.clone().without_autodiff().into_scalar::<f32>();
-        if !value.is_finite() {
-            return Err(EngineError::NonFiniteLoss {
-                term: name,
-                value,
-                step,
-            });
-        }
-        add_loss(record, &name, f64::from(value * scale));
-        let loss = if scale == 1.0 { loss } else { loss * scale };
-        total = Some(match total {
-            None => loss,
-            Some(total) => total + loss,
-        });
-    }
-    Ok(total.expect("a detector has a task loss"))
-}
-
-/// Adds the gradients at `leaves` to `sums`.
-fn collect_gradients(
-    sums: &mut [Option<Vec<f32>>],
-    leaves: &[Tensor<1>],
-    gradients: &mut Gradients,
-) {
-    for (slot, leaf) in sums.iter_mut().zip(leaves) {
-        if !leaf.is_autodiff() {
-            continue;
-        }
-        let Some(gradient) = leaf.grad_remove(gradients) else {
-            continue;
-        };
-        let gradient = gradient
-            .into_data()
-            .try_into_vec::<f32>()
-            .expect("weights and gradients are f32");
-        match slot {
-            None => *slot = Some(gradient),
-            Some(sum) => accumulate(sum, &gradient),
-        }
     }
 }
 
@@ -532,10 +357,6 @@ fn take_answer(sum: &mut Accumulated, distiller: &Distiller, answer: &DistillSte
 /// loops would wake the pool and be waited for.
 fn on_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| f())
-}
-
-fn views<'a>(gradients: &'a [(&'a str, &mut [f32])]) -> Vec<(&'a str, &'a [f32])> {
-    gradients.iter().map(|(name, g)| (*name, &**g)).collect()
 }
 
 fn accumulate(sum: &mut [f32], gradient: &[f32]) {

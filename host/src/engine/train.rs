@@ -13,15 +13,16 @@ use crate::data::{Batch, Dataset, Epoch, Loader, LoaderOptions, Split, open};
 use crate::distill::Distiller;
 use crate::eval::coco::CocoMetrics;
 use crate::model::{self, Detector};
-use crate::plugin::{CallInfo, Library};
+use crate::plugin::Library;
 use crate::state::hex;
+
+mod record;
 
 use super::EngineError;
 use super::assemble::{learner, plugin_facts, restore};
-use super::checkpoint::{Best, CheckpointStore, KEEP_LAST, Progress, Snapshot};
+use super::checkpoint::{CheckpointStore, KEEP_LAST, Progress, Snapshot};
 use super::ema::Ema;
 use super::environment::Environment;
-use super::evaluate::{EvaluationSet, evaluate, evaluate_oracle};
 use super::export;
 use super::interrupt::Interrupt;
 use super::memory::{self, MemoryUsage};
@@ -29,13 +30,9 @@ use super::metrics_log::{LogPosition, MetricsLog};
 use super::preflight;
 use super::progress::{ProgressMode, StepReport as ProgressReport, TrainProgress};
 use super::run_dir::RunDir;
-use super::step::{Learner, StepPosition, StepReport};
+use super::step::{Learner, StepPosition};
 use super::step_times::StepTimes;
 use super::teacher::Teacher;
-use super::weights::ModelWeights;
-
-/// A term that is exactly zero for so many steps in a row is reported.
-const ZERO_TERM_STEPS: u64 = 50;
 
 /// Training and evaluation images.
 #[derive(Clone)]
@@ -386,132 +383,6 @@ impl<'a> Session<'a> {
             }
         }
         Ok(())
-    }
-
-    fn watch_zero_terms(&mut self, report: &StepReport) {
-        for (name, value) in &report.losses {
-            let count = self.zero_terms.entry(name.clone()).or_default();
-            *count = if *value == 0.0 { *count + 1 } else { 0 };
-            if *count == ZERO_TERM_STEPS {
-                warn!(
-                    "{}: term `{name}` has been exactly zero for {ZERO_TERM_STEPS} steps",
-                    self.run.label
-                );
-            }
-        }
-    }
-
-    fn record(&mut self, report: &StepReport) -> Result<(), EngineError> {
-        let mut values = BTreeMap::new();
-        let mut total = 0.0;
-        for (name, value) in &report.losses {
-            values.insert(format!("train/{name}"), *value);
-            total += value;
-        }
-        values.insert("train/loss_total".into(), total);
-        values.insert("train/lr".into(), report.lr);
-        values.insert("train/grad_norm".into(), report.grad_norm);
-        if let Some(norm) = report.method_grad_norm {
-            values.insert("train/grad_norm_method".into(), norm);
-        }
-        for (name, value) in &report.metrics {
-            values.insert(format!("method/{name}"), *value);
-        }
-        for (name, seconds) in report.times.named() {
-            values.insert(format!("time/{name}"), seconds);
-        }
-        if let Some(memory) = MemoryUsage::now() {
-            values.insert("memory/peak_bytes".into(), memory.peak_bytes as f64);
-        }
-        self.log.record(self.at.iter, self.at.epoch, &values)?;
-        Ok(())
-    }
-
-    /// The weights to evaluate and export: the average, if there is one.
-    fn exported(&self) -> &ModelWeights {
-        self.learner
-            .ema
-            .as_ref()
-            .map_or(&self.learner.weights, Ema::weights)
-    }
-
-    /// Evaluates, records, and gives the line to show.
-    fn evaluate(&mut self) -> Result<String, EngineError> {
-        let clock = Instant::now();
-        let config = self.run.config;
-        let set = EvaluationSet {
-            dataset: &self.run.datasets.val,
-            data: &config.data,
-            eval: &config.eval,
-        };
-        let detector = self.learner.detector.as_ref();
-        let metrics = evaluate(detector, self.exported().tensors(), set)?.metrics;
-        let oracle = self.oracle(set)?;
-        let mut values: BTreeMap<String, f64> = metrics
-            .named()
-            .iter()
-            .map(|(name, value)| (format!("val/{name}"), *value))
-            .collect();
-        self.at.metrics.clone_from(&values);
-        if self
-            .at
-            .best
-            .as_ref()
-            .is_none_or(|best| metrics.ap > best.value)
-        {
-            self.at.best = Some(Best {
-                metric: "val/AP".into(),
-                value: metrics.ap,
-                iter: self.at.iter,
-            });
-        }
-        if let Some(oracle) = &oracle {
-            values.extend(
-                oracle
-                    .named()
-                    .iter()
-                    .map(|(name, value)| (format!("oracle/{name}"), *value)),
-            );
-        }
-        values.insert("time/evaluation".into(), clock.elapsed().as_secs_f64());
-        self.log.record(self.at.iter, self.at.epoch, &values)?;
-        let line = format!(
-            "{} epoch {}: AP {:.1} AP50 {:.1} ({:.1} s)",
-            self.run.label,
-            self.at.epoch,
-            100.0 * metrics.ap,
-            100.0 * metrics.ap50,
-            clock.elapsed().as_secs_f64()
-        );
-        self.last_evaluation = Some((self.at.iter, metrics, oracle));
-        Ok(line)
-    }
-
-    /// The head on the method's maps, if asked for.
-    fn oracle(&mut self, set: EvaluationSet<'_>) -> Result<Option<CocoMetrics>, EngineError> {
-        let weights = self.exported().clone();
-        let call = CallInfo {
-            step: self.at.iter,
-            total_steps: self.total_steps,
-            epoch: self.at.epoch,
-            seed: self.run.config.seed,
-            ..CallInfo::default()
-        };
-        let Learner {
-            detector,
-            distiller,
-            teacher,
-            ..
-        } = &mut self.learner;
-        match distiller {
-            Some(distiller) if self.run.config.eval.oracle => {
-                let (detector, teacher) = (detector.as_ref(), teacher.as_ref());
-                let evaluation =
-                    evaluate_oracle(detector, weights.tensors(), distiller, teacher, &call, set)?;
-                Ok(Some(evaluation.metrics))
-            }
-            _ => Ok(None),
-        }
     }
 
     fn checkpoint(&mut self) -> Result<(), EngineError> {
