@@ -33,6 +33,8 @@ pub struct ImageTargets {
     pub boxes_xyxy: Vec<[f32; 4]>,
     /// 0-based class indices.
     pub labels: Vec<usize>,
+    /// Mask of each object inside its box, `None` where it has none; empty: no object has one.
+    pub mask_crops: Vec<Option<MaskCrop>>,
 }
 
 /// Where an image of a batch came from.
@@ -89,6 +91,9 @@ pub struct Object {
     pub is_crowd: bool,
     /// Area in pixels² as the evaluation bins it.
     pub area: f64,
+    /// Its mask inside the box clipped to the image, where the data set has masks. Crowd regions,
+    /// which are no target, have none.
+    pub mask: Option<MaskCrop>,
 }
 
 /// One image of a data set, without its pixels.

@@ -213,6 +213,7 @@ impl Annotation {
             label,
             is_crowd: self.iscrowd != 0,
             area: self.area.unwrap_or(width * height),
+            mask: None,
         }
     }
 }

@@ -124,6 +124,7 @@ fn record(config: &ShapesConfig, split: Split, index: usize) -> Record {
                 label: item.class,
                 is_crowd: pixels < MIN_PIXELS || (pixels as f64) < MIN_VISIBLE * painted as f64,
                 area: ((x2 - x1) * (y2 - y1)) as f64,
+                mask: None,
             })
         });
     let (seed, split) = (config.seed, split.name());

@@ -52,13 +52,15 @@ fn sparse_ids_become_dense_labels_and_are_kept() {
                 box_xyxy: [1.5, 2.0, 11.5, 6.0],
                 label: 1,
                 is_crowd: false,
-                area: 33.5
+                area: 33.5,
+                mask: None,
             },
             Object {
                 box_xyxy: [15.0, 1.0, 24.0, 4.0],
                 label: 0,
                 is_crowd: true,
-                area: 27.0
+                area: 27.0,
+                mask: None,
             },
         ]
     );
