@@ -125,12 +125,18 @@ pub struct LeftOut {
     pub boxes: Vec<String>,
     /// Images without a usable annotation file (policy `skip`).
     pub images: Vec<String>,
+    /// Masks that cannot be read; their objects are there, without one.
+    pub masks: Vec<String>,
 }
 
 impl LeftOut {
     /// One warning a kind with the count and the first case, so that a log stays readable.
     fn warn(&self, source: &str) {
-        for (kind, entries) in [("annotations", &self.boxes), ("images", &self.images)] {
+        for (kind, entries) in [
+            ("annotations", &self.boxes),
+            ("images", &self.images),
+            ("masks", &self.masks),
+        ] {
             if let Some(first) = entries.first() {
                 tracing::warn!(
                     "`{source}`: {} {kind} left out; the first: {first}",
@@ -144,6 +150,7 @@ impl LeftOut {
 static NOTHING_LEFT_OUT: LeftOut = LeftOut {
     boxes: Vec::new(),
     images: Vec::new(),
+    masks: Vec::new(),
 };
 
 /// A detection data set: records in a fixed order, pixels on demand.
@@ -181,6 +188,14 @@ fn box_fault(box_xyxy: [f32; 4], size: [usize; 2]) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// The part of a box within an image of `[height, width]`.
+fn clipped(box_xyxy: [f32; 4], size: [usize; 2]) -> [f32; 4] {
+    let [x1, y1, x2, y2] = box_xyxy;
+    let [height, width] = size.map(|s| s as f32);
+    let (x, y) = (|v: f32| v.clamp(0.0, width), |v: f32| v.clamp(0.0, height));
+    [x(x1), y(y1), x(x2), y(y2)]
 }
 
 /// A data set or one of its files is unusable.

@@ -1,15 +1,19 @@
 //! COCO's JSON format (arXiv 1405.0312; cocodataset.org, "data format").
 
+mod segmentation;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::decode::decode_annotated;
 use super::{
     Dataset, DatasetEntry, DatasetError, LeftOut, Object, Record, RgbPixels, Split, box_fault,
+    clipped,
 };
 use crate::config::{DataConfig, OnError};
 
@@ -22,6 +26,8 @@ inventory::submit! { DatasetEntry { name: "coco", open } }
 ///   transform clips them, evaluation sees them as pycocotools does.
 /// - `area` is the annotation's (a segment's, where there is one), or the box's where absent.
 /// - Boxes of zero or negative extent or outside their image are left out with a counted warning.
+/// - A mask is read from polygons or run lengths, where an object has a `segmentation`. One that
+///   cannot be read is left out with a counted warning; its object stays.
 #[derive(Debug)]
 pub struct CocoDataset {
     folder: PathBuf,
@@ -33,9 +39,10 @@ pub struct CocoDataset {
 }
 
 #[derive(Deserialize)]
-struct File {
+struct File<'a> {
     images: Vec<Image>,
-    annotations: Vec<Annotation>,
+    #[serde(borrow)]
+    annotations: Vec<Annotation<'a>>,
     categories: Vec<Category>,
 }
 
@@ -48,7 +55,7 @@ struct Image {
 }
 
 #[derive(Deserialize)]
-struct Annotation {
+struct Annotation<'a> {
     id: i64,
     image_id: i64,
     category_id: i64,
@@ -56,6 +63,10 @@ struct Annotation {
     area: Option<f64>,
     #[serde(default)]
     iscrowd: u8,
+    /// Where it stands in the file: polygons of a whole data set take more memory than all the
+    /// rest, so each is parsed alone, once its box and image are known.
+    #[serde(borrow)]
+    segmentation: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -113,7 +124,7 @@ impl CocoDataset {
             reason,
         };
         let text = fs::read(annotations).map_err(|e| fault(e.to_string()))?;
-        let mut file: File = serde_json::from_slice(&text)
+        let mut file: File<'_> = serde_json::from_slice(&text)
             .map_err(|e| fault(format!("not COCO annotations: {e}")))?;
         if !images.is_dir() {
             return Err(DatasetError::File {
@@ -183,14 +194,21 @@ impl CocoDataset {
                 Err(reason) => return Err(DatasetError::Annotation { path, what, reason }),
             };
             let record = &mut records[index];
-            let object = annotation.object(label);
-            match box_fault(object.box_xyxy, record.size) {
-                Some(reason) => left_out.boxes.push(format!(
-                    "{what} of image id {}: {reason}",
-                    annotation.image_id
-                )),
-                None => record.objects.push(object),
+            let mut object = annotation.object(label);
+            let fault =
+                |reason: &str| format!("{what} of image id {}: {reason}", annotation.image_id);
+            if let Some(reason) = box_fault(object.box_xyxy, record.size) {
+                left_out.boxes.push(fault(reason));
+                continue;
             }
+            if let Some(text) = annotation.segmentation.filter(|_| !object.is_crowd) {
+                let box_xyxy = clipped(object.box_xyxy, record.size);
+                match segmentation::crop(text.get(), box_xyxy, record.size) {
+                    Ok(mask) => object.mask = mask,
+                    Err(reason) => left_out.masks.push(fault(&reason)),
+                }
+            }
+            record.objects.push(object);
         }
         left_out.warn(&path);
 
@@ -205,7 +223,7 @@ impl CocoDataset {
     }
 }
 
-impl Annotation {
+impl Annotation<'_> {
     fn object(&self, label: usize) -> Object {
         let [x, y, width, height] = self.bbox;
         Object {
