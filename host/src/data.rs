@@ -8,6 +8,7 @@ mod coco;
 mod decode;
 mod fingerprint;
 mod loader;
+mod mask_crop;
 mod registry;
 mod resize;
 mod selection;
@@ -19,6 +20,7 @@ pub use coco::CocoDataset;
 pub use decode::decode;
 pub use fingerprint::{fingerprint, input_fingerprint};
 pub use loader::{Epoch, Loader, LoaderOptions, Skipped};
+pub use mask_crop::MaskCrop;
 pub use registry::{DatasetEntry, OpenDataset, Split, open};
 pub use resize::resize;
 pub use selection::Selection;
@@ -33,6 +35,8 @@ pub struct ImageTargets {
     pub boxes_xyxy: Vec<[f32; 4]>,
     /// 0-based class indices.
     pub labels: Vec<usize>,
+    /// Mask of each object inside its box, `None` where it has none; empty: no object has one.
+    pub mask_crops: Vec<Option<MaskCrop>>,
 }
 
 /// Where an image of a batch came from.
@@ -89,6 +93,9 @@ pub struct Object {
     pub is_crowd: bool,
     /// Area in pixels² as the evaluation bins it.
     pub area: f64,
+    /// Its mask inside the box clipped to the image, where the data set has masks. Crowd regions,
+    /// which are no target, have none.
+    pub mask: Option<MaskCrop>,
 }
 
 /// One image of a data set, without its pixels.
@@ -120,12 +127,18 @@ pub struct LeftOut {
     pub boxes: Vec<String>,
     /// Images without a usable annotation file (policy `skip`).
     pub images: Vec<String>,
+    /// Masks that cannot be read; their objects are there, without one.
+    pub masks: Vec<String>,
 }
 
 impl LeftOut {
     /// One warning a kind with the count and the first case, so that a log stays readable.
     fn warn(&self, source: &str) {
-        for (kind, entries) in [("annotations", &self.boxes), ("images", &self.images)] {
+        for (kind, entries) in [
+            ("annotations", &self.boxes),
+            ("images", &self.images),
+            ("masks", &self.masks),
+        ] {
             if let Some(first) = entries.first() {
                 tracing::warn!(
                     "`{source}`: {} {kind} left out; the first: {first}",
@@ -139,6 +152,7 @@ impl LeftOut {
 static NOTHING_LEFT_OUT: LeftOut = LeftOut {
     boxes: Vec::new(),
     images: Vec::new(),
+    masks: Vec::new(),
 };
 
 /// A detection data set: records in a fixed order, pixels on demand.
@@ -176,6 +190,14 @@ fn box_fault(box_xyxy: [f32; 4], size: [usize; 2]) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// The part of a box within an image of `[height, width]`.
+fn clipped(box_xyxy: [f32; 4], size: [usize; 2]) -> [f32; 4] {
+    let [x1, y1, x2, y2] = box_xyxy;
+    let [height, width] = size.map(|s| s as f32);
+    let (x, y) = (|v: f32| v.clamp(0.0, width), |v: f32| v.clamp(0.0, height));
+    [x(x1), y(y1), x(x2), y(y2)]
 }
 
 /// A data set or one of its files is unusable.

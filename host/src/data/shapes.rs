@@ -34,6 +34,7 @@ const EXTENTS: std::ops::RangeInclusive<usize> = 32..=1024;
 ///   used, so images are the same on every platform.
 /// - Boxes hold the visible pixels of an object exactly. An object that is hidden altogether is
 ///   left out; one of which less than a quarter is seen is a crowd region.
+/// - Masks hold the visible pixels too: what stands in front is cut out, clutter is not.
 /// - `area` is the box's, so that size ranges mean the same for objects and detections.
 /// - Image ids count from 1.
 #[derive(Debug)]
@@ -118,12 +119,15 @@ fn record(config: &ShapesConfig, split: Split, index: usize) -> Record {
                 box_xyxy: [x1, y1, x2, y2],
                 pixels,
                 painted,
+                mask,
             } = seen?;
+            let is_crowd = pixels < MIN_PIXELS || (pixels as f64) < MIN_VISIBLE * painted as f64;
             Some(Object {
                 box_xyxy: [x1, y1, x2, y2].map(|v| v as f32),
                 label: item.class,
-                is_crowd: pixels < MIN_PIXELS || (pixels as f64) < MIN_VISIBLE * painted as f64,
+                is_crowd,
                 area: ((x2 - x1) * (y2 - y1)) as f64,
+                mask: (!is_crowd).then_some(mask),
             })
         });
     let (seed, split) = (config.seed, split.name());
@@ -226,6 +230,7 @@ mod tests {
                     let [x1, y1, x2, y2] = object.box_xyxy;
                     assert!(0.0 <= x1 && x1 < x2 && x2 <= size[1] as f32);
                     assert!(0.0 <= y1 && y1 < y2 && y2 <= size[0] as f32);
+                    assert_eq!(object.mask.is_none(), object.is_crowd);
                 }
                 if index == 0 {
                     assert_eq!(dataset.pixels(0).unwrap().data.len(), size[0] * size[1] * 3);

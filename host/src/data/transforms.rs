@@ -1,6 +1,6 @@
 //! Resize, horizontal flip, normalisation; boxes move exactly with the pixels.
 
-use super::{DatasetError, ImageMeta, ImageTargets, Record, RgbPixels, resize};
+use super::{DatasetError, ImageMeta, ImageTargets, MaskCrop, Record, RgbPixels, resize};
 use crate::config::{ResizeMode, TransformConfig};
 use crate::rng::KeyedRng;
 
@@ -115,6 +115,8 @@ impl Transform {
             if moved[2] > moved[0] && moved[3] > moved[1] {
                 targets.boxes_xyxy.push(moved);
                 targets.labels.push(object.label);
+                let turned = |mask: MaskCrop| if flip { mask.mirrored() } else { mask };
+                targets.mask_crops.push(object.mask.map(turned));
             }
         }
         Sample {

@@ -127,6 +127,7 @@ impl VocDataset {
                 label,
                 is_crowd: object.difficult && difficult_is_crowd,
                 area: f64::from(x2 - x1) * f64::from(y2 - y1),
+                mask: None,
             });
         }
         self.records.push(Record {

@@ -78,6 +78,7 @@ impl Golden {
         ImageTargets {
             boxes_xyxy: self.boxes(&format!("{area}.{i}.boxes")),
             labels: self.indices(&format!("{area}.{i}.labels")),
+            ..ImageTargets::default()
         }
     }
 

@@ -1,6 +1,6 @@
 //! Named targets that a method may ask for.
 
-use crate::data::Batch;
+use crate::data::{Batch, MaskCrop};
 
 /// What a target holds, flat over the batch.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +31,7 @@ type Build = fn(&Batch) -> Target;
 /// | `gt_batch` | `[T]` i64 | index of the image in the batch, ascending |
 /// | `image_sizes` | `[N, 2]` i64 | height, width of each image without padding |
 /// | `input_size` | `[2]` i64 | height, width of the network input: the batch, padding included |
-/// | `gt_mask_crops` | `[T, 7, 7]` f32 | instance masks inside their boxes, 0 or 1; `[0, 7, 7]` where the data set has none |
+/// | `gt_mask_crops` | `[T, 7, 7]` f32 | instance masks inside their boxes, each cell 1 if at least half covered, else 0; `[0, 7, 7]` if any object of the batch has no mask |
 pub const TARGETS: [(&str, Build); 6] = [
     ("gt_boxes_xyxy", gt_boxes_xyxy),
     ("gt_labels", gt_labels),
@@ -105,10 +105,20 @@ fn image_sizes(batch: &Batch) -> Target {
     }
 }
 
-fn gt_mask_crops(_: &Batch) -> Target {
+fn gt_mask_crops(batch: &Batch) -> Target {
+    let objects: usize = batch.targets.iter().map(|t| t.boxes_xyxy.len()).sum();
+    let mut crops: Vec<MaskCrop> = batch
+        .targets
+        .iter()
+        .flat_map(|t| t.mask_crops.iter().flatten().copied())
+        .collect();
+    // Some without the others could not be told whose they are.
+    if crops.len() != objects {
+        crops.clear();
+    }
     Target {
-        shape: vec![0, 7, 7],
-        values: TargetValues::F32(Vec::new()),
+        shape: vec![crops.len(), MaskCrop::SIDE, MaskCrop::SIDE],
+        values: TargetValues::F32(crops.into_iter().flat_map(MaskCrop::to_f32s).collect()),
     }
 }
 
@@ -140,11 +150,13 @@ mod tests {
                 ImageTargets {
                     boxes_xyxy: vec![[0.0, 1.0, 2.0, 3.0]],
                     labels: vec![4],
+                    ..ImageTargets::default()
                 },
                 ImageTargets::default(),
                 ImageTargets {
                     boxes_xyxy: vec![[1.0; 4], [2.0; 4]],
                     labels: vec![5, 6],
+                    ..ImageTargets::default()
                 },
             ],
             metas: vec![meta(18), meta(20), meta(19)],
@@ -162,5 +174,47 @@ mod tests {
             ..batch
         };
         assert_eq!(gt_boxes_xyxy(&empty).shape, [0, 4]);
+    }
+
+    #[test]
+    fn mask_crops_are_all_there_or_none() {
+        let box_xyxy = [0.0, 0.0, 7.0, 7.0];
+        let polygon = |right: f64| vec![0.0, 0.0, right, 0.0, right, 7.0, 0.0, 7.0];
+        let [full, left] =
+            [7.0, 3.0].map(|right| MaskCrop::from_polygons(&[polygon(right)], box_xyxy));
+        let image = |mask_crops: Vec<Option<MaskCrop>>, objects| ImageTargets {
+            boxes_xyxy: vec![box_xyxy; objects],
+            labels: vec![0; objects],
+            mask_crops,
+        };
+        let batch = |targets| Batch {
+            images: vec![],
+            shape: [3, 3, 7, 7],
+            targets,
+            metas: vec![],
+        };
+        let none = Target {
+            shape: vec![0, 7, 7],
+            values: TargetValues::F32(vec![]),
+        };
+
+        let all = gt_mask_crops(&batch(vec![
+            image(vec![Some(full)], 1),
+            ImageTargets::default(),
+            image(vec![Some(left), Some(full)], 2),
+        ]));
+        assert_eq!(all.shape, [3, 7, 7]);
+        let TargetValues::F32(values) = all.values else {
+            panic!("masks are floats")
+        };
+        let expected = [full, left, full].map(MaskCrop::to_f32s);
+        assert_eq!(values, expected.as_flattened());
+        assert_eq!(values[49..56], [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
+
+        let mixed = vec![image(vec![Some(full)], 1), image(vec![Some(left), None], 2)];
+        assert_eq!(gt_mask_crops(&batch(mixed)), none);
+        let absent = vec![image(vec![Some(full)], 1), image(vec![], 1)];
+        assert_eq!(gt_mask_crops(&batch(absent)), none);
+        assert_eq!(gt_mask_crops(&batch(vec![])), none);
     }
 }

@@ -169,6 +169,7 @@ impl StepBench {
         let targets = case.targets.into_iter().map(|targets| ImageTargets {
             boxes_xyxy: targets.boxes_xyxy,
             labels: targets.labels,
+            ..ImageTargets::default()
         });
         Ok(StepBench {
             learner,

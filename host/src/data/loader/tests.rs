@@ -26,6 +26,7 @@ fn numbered(images: usize) -> Numbered {
                     label: 0,
                     is_crowd: false,
                     area: 6.0,
+                    mask: None,
                 })
                 .into_iter()
                 .collect(),

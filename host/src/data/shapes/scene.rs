@@ -1,5 +1,6 @@
 //! What stands where: the geometry of one image, without colour.
 
+use crate::data::MaskCrop;
 use crate::rng::KeyedRng;
 
 /// Class names in label order.
@@ -39,6 +40,8 @@ pub(super) struct Visible {
     pub(super) pixels: usize,
     /// Pixels that it covers within the image, seen or not.
     pub(super) painted: usize,
+    /// The pixels seen, inside the box.
+    pub(super) mask: MaskCrop,
 }
 
 /// A direction without trigonometry, which differs between platforms.
@@ -130,10 +133,18 @@ impl Scene {
                 box_xyxy: [x, y, x + 1, y + 1],
                 pixels: 0,
                 painted: painted[index],
+                mask: MaskCrop::default(),
             });
             let [x1, y1, x2, y2] = seen.box_xyxy;
             seen.box_xyxy = [x1.min(x), y1.min(y), x2.max(x + 1), y2.max(y + 1)];
             seen.pixels += 1;
+        }
+        // Masks are relative to their boxes, which only now are whole.
+        for (index, seen) in visible.iter_mut().enumerate() {
+            if let Some(seen) = seen {
+                let shows = |x: f64, y: f64| owner[y as usize * width + x as usize] == index;
+                seen.mask = MaskCrop::from_coverage(shows, seen.box_xyxy.map(|v| v as f32));
+            }
         }
         visible
     }
@@ -309,6 +320,34 @@ mod tests {
         assert_eq!((front.pixels, front.painted), (400, 400));
         assert_eq!(back.box_xyxy, [10, 10, 20, 30]);
         assert_eq!((back.pixels, back.painted), (200, 400));
+    }
+
+    #[test]
+    fn masks_are_those_of_the_visible_part() {
+        let [circle, square] = [0, 2];
+        let scene = Scene {
+            size: [64, 64],
+            items: vec![
+                item(circle, [24.0, 24.0], 20.0),
+                // In front of the circle's lower right part, to the corner of its box.
+                item(square, [38.0, 38.0], 6.0 / 0.86),
+            ],
+        };
+        let [Some(back), Some(front)] = &scene.visible()[..] else {
+            panic!("both are seen")
+        };
+        assert_eq!(front.mask.to_f32s(), [1.0; 49]);
+        #[rustfmt::skip]
+        let expected = [
+            0, 0, 1, 1, 1, 0, 0,
+            0, 1, 1, 1, 1, 1, 0,
+            1, 1, 1, 1, 1, 1, 1,
+            1, 1, 1, 1, 1, 1, 1,
+            1, 1, 1, 1, 1, 1, 1,
+            0, 1, 1, 1, 1, 0, 0,
+            0, 0, 1, 1, 1, 0, 0,
+        ];
+        assert_eq!(back.mask.to_f32s().map(|cell| cell as u8), expected);
     }
 
     #[test]

@@ -53,6 +53,7 @@ fn record(size: [usize; 2], boxes: &[[f32; 4]]) -> Record {
                 label,
                 is_crowd: false,
                 area: 1.0,
+                mask: None,
             })
             .collect(),
     }
@@ -159,6 +160,36 @@ fn boxes_scale_with_the_image_and_are_clipped() {
         let back = sample.meta.to_original(sample.targets.boxes_xyxy[0]);
         assert_eq!(back, boxes[0]);
     }
+}
+
+#[test]
+fn masks_go_with_their_boxes_and_are_mirrored() {
+    let boxes = [
+        [2.0, 1.0, 9.0, 8.0],
+        [30.0, 1.0, 40.0, 8.0],
+        [0.0, 0.0, 7.0, 7.0],
+    ];
+    let mut record = record([10, 20], &boxes);
+    // The upper left half of the first box, a little less; the second is outside, the third without
+    // a mask.
+    let upper_left = MaskCrop::from_polygons(&[vec![2.0, 1.0, 8.5, 1.0, 2.0, 7.5]], boxes[0]);
+    let upper_right = MaskCrop::from_polygons(&[vec![2.5, 1.0, 9.0, 1.0, 9.0, 7.5]], boxes[0]);
+    assert_ne!(upper_left, upper_right);
+    for object in &mut record.objects[..2] {
+        object.mask = Some(upper_left);
+    }
+    let pixels = RgbPixels {
+        size: [10, 20],
+        data: vec![0; 600],
+    };
+    let crops = |flip| {
+        fixed([5, 40])
+            .apply(&record, &pixels, flip)
+            .targets
+            .mask_crops
+    };
+    assert_eq!(crops(false), [Some(upper_left), None]);
+    assert_eq!(crops(true), [Some(upper_right), None]);
 }
 
 #[test]

@@ -85,13 +85,15 @@ fn inclusive_corners_become_continuous() {
                 box_xyxy: [0.0, 0.0, 20.0, 10.0],
                 label: 1,
                 is_crowd: false,
-                area: 200.0
+                area: 200.0,
+                mask: None,
             },
             Object {
                 box_xyxy: [4.0, 1.0, 9.0, 6.0],
                 label: 0,
                 is_crowd: true,
-                area: 25.0
+                area: 25.0,
+                mask: None,
             },
         ]
     );

@@ -9,6 +9,7 @@ fn image(boxes_xyxy: Vec<BoxXyxy>) -> ImageTargets {
     ImageTargets {
         labels: vec![0; boxes_xyxy.len()],
         boxes_xyxy,
+        ..ImageTargets::default()
     }
 }
 

@@ -170,6 +170,7 @@ fn small_case() -> (Vec<f32>, Vec<f32>, Assignment) {
     let targets = [ImageTargets {
         boxes_xyxy: vec![[-5.0, -7.0, 9.0, 6.0]],
         labels: vec![1],
+        ..ImageTargets::default()
     }];
     let assignment = assign(anchors, &targets, 0.5, 0.2);
     // IoU 0.63, 0.36, 0.22, 0.14.

@@ -356,6 +356,7 @@ fn ground_truth_of_a_data_set_keeps_crowds_and_areas() {
         label,
         is_crowd,
         area: 150.0,
+        mask: None,
     };
     let record = |image_id, objects| Record {
         image_id,

@@ -172,6 +172,7 @@ fn losses_and_detections_agree_with_torchvision() {
             .map(|i| ImageTargets {
                 boxes_xyxy: boxes(entry(&format!("targets/{i}/boxes"))),
                 labels: labels(entry(&format!("targets/{i}/labels"))),
+                ..ImageTargets::default()
             })
             .collect();
         let assignment = golden.detector.assign([height, width], &targets);

@@ -28,10 +28,12 @@ fn the_number_of_threads_changes_no_bit() {
         ImageTargets {
             boxes_xyxy: vec![[4.0, 6.0, 40.0, 38.0], [50.0, 10.0, 66.0, 29.0]],
             labels: vec![0, 2],
+            ..ImageTargets::default()
         },
         ImageTargets {
             boxes_xyxy: vec![[20.0, 30.0, 84.0, 90.0]],
             labels: vec![1],
+            ..ImageTargets::default()
         },
     ];
     let assignment = detector.assign([height, width], &targets);
