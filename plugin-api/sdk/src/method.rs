@@ -4,6 +4,7 @@ mod adapter;
 mod connector;
 mod conv;
 mod conv_op;
+mod flex;
 mod host_conv;
 mod import;
 mod inputs;
@@ -11,6 +12,7 @@ mod levels;
 mod noise;
 mod outputs;
 mod packed;
+mod standardize;
 mod state;
 
 pub use adapter::BurnLevel;

@@ -1,13 +1,12 @@
-//! Layers in torch's layout and initial values, and normalisations without learned parts.
+//! Layers in torch's layout and initial values.
 
-use kd_plugin::Packed;
 use kd_plugin::burn::module::{Module, Param};
 use kd_plugin::burn::nn::Initializer;
 use kd_plugin::burn::tensor::{Device, Tensor};
 use kd_plugin::burn::{self};
 
-/// torch's default epsilon of every normalisation here.
-pub const EPSILON: f64 = 1e-5;
+/// torch's default.
+const EPSILON: f64 = 1e-5;
 
 /// `torch.nn.Linear`: `y = x Wᵀ + b`; initial values uniform within `1 / sqrt(inputs)`.
 #[derive(Module, Debug)]
@@ -49,43 +48,11 @@ impl Linear {
     }
 }
 
-/// LayerNorm over the columns of each row, no affine part.
+/// LayerNorm over the columns of each row, no affine part: `(x − mean) / sqrt(var + ε)` with the biased
+/// variance.
 #[must_use]
 pub fn layer_norm(x: Tensor<2>) -> Tensor<2> {
-    standardize(x, 1)
-}
-
-/// GroupNorm with one group, no affine part: over channels and cells of each map of each image.
-#[must_use]
-pub fn group_norm(x: &Packed) -> Packed {
-    each_image(x, |maps| {
-        let [images, cells, channels] = maps.dims();
-        let rows = standardize(maps.reshape([images, cells * channels]), 1);
-        rows.reshape([images, cells, channels])
-    })
-}
-
-/// InstanceNorm, no affine part: over the cells of each channel of each map of each image. A constant
-/// channel, such as any of a 1×1 map, becomes 0.
-#[must_use]
-pub fn instance_norm(x: &Packed) -> Packed {
-    each_image(x, |maps| standardize(maps, 1))
-}
-
-/// `(x − mean) / sqrt(var + ε)` along `dim`, with the biased variance.
-fn standardize<const D: usize>(x: Tensor<D>, dim: usize) -> Tensor<D> {
-    let centered = x.clone() - x.mean_dim(dim);
-    let variance = centered.clone().square().mean_dim(dim);
+    let centered = x.clone() - x.mean_dim(1);
+    let variance = centered.clone().square().mean_dim(1);
     centered / (variance + EPSILON).sqrt()
-}
-
-/// Applies `f` to the maps of each level as `[images, cells, channels]`.
-fn each_image(x: &Packed, f: impl Fn(Tensor<3>) -> Tensor<3>) -> Packed {
-    let channels = x.channels();
-    let levels = x.sizes().iter().enumerate().map(|(level, size)| {
-        let cells = x.cells().slice([x.range(level)]);
-        let maps = cells.reshape([size.n, size.h * size.w, channels]);
-        f(maps).reshape([size.cells(), channels])
-    });
-    x.with(Tensor::cat(levels.collect(), 0))
 }

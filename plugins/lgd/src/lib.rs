@@ -26,7 +26,6 @@ use kd_plugin::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::layers::instance_norm;
 use crate::objects::{GroundTruth, MASK_CROP, Objects};
 use crate::phases::PhaseUnit;
 use crate::relation::InteractPattern;
@@ -165,7 +164,7 @@ impl Parts {
             unreachable!("the adapter has three layers");
         };
         let adapted = third.forward(&second.forward_relu(&first.forward_relu(student)));
-        let difference = instance_norm(&adapted).cells() - instance_norm(instructive).cells();
+        let difference = adapted.instance_norm().cells() - instructive.instance_norm().cells();
         difference.square().mean()
     }
 }

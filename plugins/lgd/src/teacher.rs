@@ -9,7 +9,7 @@ use kd_plugin::{Conv2d, Packed};
 
 use crate::Config;
 use crate::label_encoder::LabelEncoder;
-use crate::layers::{Linear, group_norm, layer_norm};
+use crate::layers::{Linear, layer_norm};
 use crate::objects::Objects;
 use crate::relation::{Attention, InteractPattern, other_images};
 
@@ -54,8 +54,7 @@ impl Teacher {
             true => student.detach(),
             false => student.clone(),
         };
-        let appearance = group_norm(&self.student_proj_2d.forward(&student));
-        let appearance = appearance.with(relu(appearance.cells()));
+        let appearance = self.student_proj_2d.forward(&student).group_norm_relu();
         let blocked = other_images(&objects.member);
 
         let levels = student.sizes().len();
@@ -117,15 +116,12 @@ impl Teacher {
 
     /// Three convolutions, each normalised; the last without ReLU.
     fn refine(&self, maps: Packed) -> Packed {
-        let last = self.refinement.len() - 1;
-        let mut x = maps;
-        for (i, conv) in self.refinement.iter().enumerate() {
-            x = group_norm(&conv.forward(&x));
-            if i < last {
-                x = x.with(relu(x.cells()));
-            }
-        }
-        x
+        let [first, second, third] = self.refinement.as_slice() else {
+            unreachable!("the refinement has three layers");
+        };
+        let x = first.forward(&maps).group_norm_relu();
+        let x = second.forward(&x).group_norm_relu();
+        third.forward(&x).group_norm()
     }
 }
 

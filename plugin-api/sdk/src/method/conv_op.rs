@@ -6,9 +6,10 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
-use burn::tensor::{Bytes, DType, Shape, Tensor};
-use burn_flex::{FlexTensor, Layout};
+use burn::tensor::{DType, Tensor};
+use burn_flex::FlexTensor;
 
+use super::flex::{contiguous, tensor, values};
 use super::host_conv::{Conv, HostConv, Operands};
 
 /// Whether the host of the running call can take these tensors: f32 on the CPU backend.
@@ -167,24 +168,4 @@ impl HostConvKernels for Flex {
             dbias.map(|dbias| tensor(dbias, &[conv.c_out])),
         ]
     }
-}
-
-/// The tensor, its values next to each other; a view is copied, its memory never written.
-fn contiguous(tensor: FlexTensor) -> FlexTensor {
-    if tensor.is_contiguous() {
-        tensor
-    } else {
-        tensor.to_contiguous()
-    }
-}
-
-/// Values of a [`contiguous`] tensor.
-fn values(tensor: &FlexTensor) -> &[f32] {
-    tensor.as_slice::<f32>().expect("f32, and made contiguous")
-}
-
-/// A tensor that owns `values`.
-fn tensor(values: Vec<f32>, shape: &[usize]) -> FlexTensor {
-    let layout = Layout::contiguous(Shape::from(shape.to_vec()));
-    FlexTensor::new(Bytes::from_elems(values), layout, DType::F32)
 }

@@ -175,7 +175,7 @@ fn the_loss_is_the_correlation_of_channels() {
         Packed::pack(levels)
     };
     let (a, b) = (maps(), maps());
-    let difference = instance_norm(&a).cells() - instance_norm(&b).cells();
+    let difference = a.instance_norm().cells() - b.instance_norm().cells();
     let loss: f32 = difference.square().mean().into_scalar();
     let (mut sum, mut cells) = (0.0f64, 0.0f64);
     for level in 0..2 {
