@@ -74,7 +74,7 @@ impl Objects {
         let device = truth.boxes_xyxy.device();
         let objects = truth.boxes_xyxy.dims()[0];
         let size = truth.input_size.float();
-        let (height, width) = (size.clone().slice([0..1]), size.slice([1..2]));
+        let (height, width) = (size.clone().narrow(0, 0, 1), size.narrow(0, 1, 1));
         let input_wh: Tensor<2> = Tensor::cat(vec![width, height], 0).unsqueeze();
 
         let zeros = |rows: usize, columns: usize| Tensor::<2>::zeros([rows, columns], &device);

@@ -68,7 +68,7 @@ impl Teacher {
             if let Some(project) = &self.global_ctx_proj_1d {
                 let images = objects.member.dims()[1];
                 let rows = objects.rows();
-                contexts.push(project.forward(embedded.slice([rows - images..rows])));
+                contexts.push(project.forward(embedded.narrow(0, rows - images, images)));
             }
         }
         let rendered = student.with(Tensor::cat(rendered, 0));

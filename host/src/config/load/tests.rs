@@ -195,7 +195,7 @@ fn unknown_keys_at_depth_and_in_the_wrong_table() {
     assert!(text.ends_with("did you mean `train.momentum`?"), "{text}");
     let text = message(&[], &["eval.zzzzzz=0.5"]);
     assert!(
-        text.ends_with("; known here: batch_size, max_images"),
+        text.ends_with("; known here: batch_size, max_images, oracle"),
         "{text}"
     );
 }

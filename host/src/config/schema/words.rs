@@ -194,13 +194,17 @@ pub(super) fn nearest_key(
     if let Some(near) = nearest(name, known.iter().map(String::as_str)) {
         return Some(join(&[table, &[near.to_owned()]].concat()));
     }
-    let mut elsewhere = None;
+    // The nearest to the root: a special table may repeat what a general one has.
+    let mut elsewhere: Option<(usize, String)> = None;
     walk_properties(root, &mut |below, _| {
-        if elsewhere.is_none() && below.last() == Some(name) {
-            elsewhere = Some(join(&[base, below].concat()));
+        let nearer = elsewhere
+            .as_ref()
+            .is_none_or(|(depth, _)| below.len() < *depth);
+        if nearer && below.last() == Some(name) {
+            elsewhere = Some((below.len(), join(&[base, below].concat())));
         }
     });
-    elsewhere
+    elsewhere.map(|(_, path)| path)
 }
 
 /// The nearest of `words` within a third of the length, at least one edit.
