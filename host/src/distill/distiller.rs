@@ -201,7 +201,7 @@ impl Distiller {
         self.maps_weight = weights.maps;
     }
 
-    /// Names of the learned parameters, in the order of [`DistillStep::param_gradients`].
+    /// Names of the learned parameters, in the order of [`super::DistillStep::param_gradients`].
     pub fn param_names(&self) -> impl Iterator<Item = &str> {
         self.plan.params.iter().map(|p| p.name.as_str())
     }
