@@ -126,6 +126,7 @@ mod tests {
             targets: vec![ImageTargets {
                 labels: vec![0; boxes_xyxy.len()],
                 boxes_xyxy,
+                ..ImageTargets::default()
             }],
             metas: vec![ImageMeta {
                 image_id: 1,
