@@ -1,7 +1,6 @@
 //! Where in the run a call happens, and what the host offers meanwhile.
 #![expect(unsafe_code, reason = "reads the call and enters the host's functions")]
 
-#[cfg(feature = "burn")]
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -186,7 +185,6 @@ impl<'a> Call<'a> {
     }
 
     /// A host extension by id, or null.
-    #[cfg(feature = "burn")]
     pub(crate) fn extension(&self, id: &str) -> *const c_void {
         self.host.get_extension.map_or(std::ptr::null(), |get| {
             // SAFETY: as for `log`.
