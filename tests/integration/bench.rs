@@ -4,8 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::process::{Output, Stdio};
 
-use kdhost_tests::artifacts::artifacts;
-use kdhost_tests::command::{Workbench, stderr, stdout};
+use kdhost_tests::command::{Workbench, plugin, stderr, stdout};
 use serde_json::{Value, json};
 
 /// Runs `kdhost ARGS` on these lines of standard input.
@@ -37,7 +36,7 @@ fn answers(output: &Output) -> Vec<Value> {
 #[test]
 fn a_step_is_timed_part_by_part() {
     let bench = Workbench::new();
-    let plugin = artifacts().plugin("kd_ssim").display().to_string();
+    let plugin = plugin("kd_ssim");
     let args = [
         "bench",
         "step",

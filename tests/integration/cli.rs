@@ -4,7 +4,7 @@
 use std::fs;
 
 use kdhost_tests::artifacts::{artifacts, workspace_root};
-use kdhost_tests::command::{Workbench, stderr, stdout};
+use kdhost_tests::command::{Workbench, plugin, stderr, stdout};
 
 #[test]
 fn predict_needs_the_student_file_alone_and_draws() {
@@ -62,7 +62,7 @@ fn plugins_are_listed_and_inspected_without_running_them() {
             stdout(&output)
         );
     }
-    let path = artifacts().plugin("kd_ssim").display().to_string();
+    let path = plugin("kd_ssim");
     let output = bench.run(&["plugin", "inspect", &path]);
     assert!(output.status.success(), "{}", stderr(&output));
     for needle in ["sha256", "neck.*", "loss_ssim", "patch_size"] {

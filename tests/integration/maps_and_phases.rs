@@ -3,16 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use kdhost_tests::artifacts::artifacts;
-use kdhost_tests::command::{Workbench, metrics, stderr, stdout, student};
+use kdhost_tests::command::{Workbench, metrics, plugin, stderr, stdout, student, succeed};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
-
-fn plugin(name: &str) -> String {
-    artifacts().plugin(name).display().to_string()
-}
 
 /// Lengths of phases in steps.
 fn phases(freeze: u32, pre: u32, post: u32) -> Vec<String> {
@@ -24,13 +20,18 @@ fn phases(freeze: u32, pre: u32, post: u32) -> Vec<String> {
     ]
 }
 
-fn train(bench: &Workbench, out: &str, settings: &[String]) -> std::path::PathBuf {
-    let plugin = plugin("kd_lgd");
-    let mut args = vec!["--plugin", &plugin];
+/// Training with the method and these settings.
+fn command(bench: &Workbench, out: &str, settings: &[impl AsRef<str>]) -> Command {
+    let mut command = bench.train_command(out, &["--plugin", &plugin("kd_lgd")]);
     for setting in settings {
-        args.extend(["--set", setting]);
+        command.args(["--set", setting.as_ref()]);
     }
-    bench.train(out, &args)
+    command
+}
+
+fn train(bench: &Workbench, out: &str, settings: &[impl AsRef<str>]) -> PathBuf {
+    succeed(&mut command(bench, out, settings));
+    bench.path(out)
 }
 
 /// Bytes of the tensors in a file, by name.
@@ -51,7 +52,7 @@ fn equal(a: &Path, b: &Path, prefix: &str) -> bool {
 }
 
 /// The method's file of the checkpoint after step `iter`.
-fn method_file(run: &Path, iter: u32) -> std::path::PathBuf {
+fn method_file(run: &Path, iter: u32) -> PathBuf {
     run.join(format!("checkpoints/iter_{iter:08}/method.safetensors"))
 }
 
@@ -72,8 +73,7 @@ fn gradients(bench: &Workbench, settings: &[String], at: &str) -> (Value, BTreeM
     for setting in settings {
         args.extend(["--set", setting]);
     }
-    let output = bench.run(&args);
-    assert!(output.status.success(), "{}", stderr(&output));
+    let output = succeed(&mut bench.command(&args));
     let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
     let rows = report["rows"].as_array().unwrap();
     let by_term = rows.iter().map(|row| {
@@ -234,37 +234,18 @@ fn the_student_is_the_plain_student_but_for_its_values() {
 #[test]
 fn runs_with_maps_are_equal_for_any_number_of_threads_and_after_a_resume() {
     let bench = Workbench::new();
-    let plugin = plugin("kd_lgd");
     let own = [
         "train.method.optimizer=\"sgd\"",
         "train.method.params=[\"teacher.\"]",
         "train.checkpoint_interval_iters=4",
         "train.epochs=1",
     ];
-    let run = |out: &str, threads: &str, extra: &[&str]| {
-        let mut args = vec![
-            "train",
-            "--config",
-            "tiny.toml",
-            "--plugin",
-            &plugin,
-            "--output",
-            out,
-            "--quiet",
-        ];
-        for setting in own.iter().chain(extra) {
-            args.extend(["--set", setting]);
-        }
-        let output = bench
-            .command(&args)
-            .env("RAYON_NUM_THREADS", threads)
-            .output();
-        let output = output.unwrap();
-        assert!(output.status.success(), "{}", stderr(&output));
+    let run = |out: &str, threads: &str| {
+        succeed(command(&bench, out, &own).env("RAYON_NUM_THREADS", threads));
         bench.path(out)
     };
-    let one = run("one", "1", &[]);
-    let two = run("two", "3", &[]);
+    let one = run("one", "1");
+    let two = run("two", "3");
     assert!(student(&one) == student(&two), "threads change the student");
     assert_eq!(metrics(&one), metrics(&two));
     assert!(
@@ -277,8 +258,7 @@ fn runs_with_maps_are_equal_for_any_number_of_threads_and_after_a_resume() {
     fs::remove_dir_all(two.join("checkpoints/iter_00000010")).unwrap();
     fs::write(two.join("checkpoints/latest"), "iter_00000008").unwrap();
     fs::remove_file(two.join("student.safetensors")).unwrap();
-    let output = bench.run(&["train", "--resume", "two", "--quiet"]);
-    assert!(output.status.success(), "{}", stderr(&output));
+    bench.resume("two");
     assert!(
         student(&one) == student(&two),
         "the resumed student differs"
@@ -289,27 +269,12 @@ fn runs_with_maps_are_equal_for_any_number_of_threads_and_after_a_resume() {
 #[test]
 fn the_oracle_is_scored_beside_the_student_and_marked() {
     let bench = Workbench::new();
-    let plugin = plugin("kd_lgd");
-    let args = [
-        "train",
-        "--config",
-        "tiny.toml",
-        "--output",
-        "run",
-        "--quiet",
-        "--plugin",
-        &plugin,
-        "--set",
-        "eval.oracle=true",
-        "--set",
-        "train.max_iters=3",
-    ];
-    let output = bench.run(&args);
-    assert!(output.status.success(), "{}", stderr(&output));
+    let settings = ["eval.oracle=true", "train.max_iters=3"];
+    let output = succeed(&mut command(&bench, "run", &settings));
     let text = stdout(&output);
     assert!(text.contains("diagnostic, not a result"), "{text}");
     assert!(metrics(&bench.path("run")).contains("\"oracle/AP\""));
-    let without = train(&bench, "without", &["train.max_iters=3".into()]);
+    let without = train(&bench, "without", &settings[1..]);
     assert!(
         student(&bench.path("run")) == student(&without),
         "looking at the maps changed the student"
@@ -324,24 +289,13 @@ fn the_oracle_is_scored_beside_the_student_and_marked() {
     for (oracle, key) in [(false, "val/AP"), (true, "oracle/AP")] {
         let mut args = vec!["eval", "--run", "run", "--json"];
         args.extend(oracle.then_some("--oracle"));
-        let output = bench.run(&args);
-        assert!(output.status.success(), "{}", stderr(&output));
+        let output = succeed(&mut bench.command(&args));
         let again: Value = serde_json::from_str(&stdout(&output)).unwrap();
         assert_eq!(again["ap"], logged[key], "{key}");
     }
 
-    let hint = artifacts().plugin("kd_hint").display().to_string();
-    let args = [
-        "train",
-        "--config",
-        "tiny.toml",
-        "--quiet",
-        "--plugin",
-        &hint,
-        "--set",
-        "eval.oracle=true",
-    ];
-    let output = bench.run(&args);
+    let args = ["--plugin", &plugin("kd_hint"), "--set", "eval.oracle=true"];
+    let output = bench.train_command("other", &args).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert!(
         stderr(&output).contains("`hint` makes none"),
@@ -353,7 +307,6 @@ fn the_oracle_is_scored_beside_the_student_and_marked() {
 #[test]
 fn what_the_method_cannot_do_is_refused_with_the_reason() {
     let bench = Workbench::new();
-    let plugin = plugin("kd_lgd");
     for (setting, needle) in [
         ("distill.taps=[\"neck.p3\"]", "takes the place of neck.p4"),
         (
@@ -364,19 +317,7 @@ fn what_the_method_cannot_do_is_refused_with_the_reason() {
         ("distill.loss_weights.mapss=1", "loss_distill, maps"),
         ("distill.config.interact_pattern=\"stuguided\"", "stuGuided"),
     ] {
-        let args = [
-            "train",
-            "--config",
-            "tiny.toml",
-            "--output",
-            "run",
-            "--quiet",
-            "--plugin",
-            &plugin,
-            "--set",
-            setting,
-        ];
-        let output = bench.run(&args);
+        let output = command(&bench, "run", &[setting]).output().unwrap();
         assert!(!output.status.success(), "{setting} was accepted");
         let text = stderr(&output);
         assert!(text.contains(needle), "{setting}: {text}");
@@ -412,7 +353,7 @@ fn images_without_objects_train() {
         "data.coco.val_annotations=empty/instances.json",
         "train.max_iters=2",
     ];
-    let run = train(&bench, "run", &settings.map(str::to_owned));
+    let run = train(&bench, "run", &settings);
     let text = metrics(&run);
     assert!(text.contains("train/loss_cls_maps"), "{text}");
 }

@@ -17,24 +17,16 @@ const DATA: i32 = 5;
 /// Trains with a plugin and gives exit code and message.
 fn train(bench: &Workbench, plugin: &Path, args: &[&str]) -> (Option<i32>, String) {
     let plugin = plugin.display().to_string();
-    let mut all = vec![
-        "train",
-        "--config",
-        "tiny.toml",
-        "--output",
-        "run",
-        "--quiet",
-        "--plugin",
-        &plugin,
-        "--set",
+    let settings = [
         "train.max_iters=2",
-        "--set",
         "teacher.epochs=1",
-        "--set",
         "data.shapes.num_train=8",
     ];
-    all.extend(args);
-    let output = bench.run(&all);
+    let mut command = bench.train_command("run", &["--plugin", &plugin]);
+    for setting in settings {
+        command.args(["--set", setting]);
+    }
+    let output = command.args(args).output().unwrap();
     (output.status.code(), stderr(&output))
 }
 
@@ -146,15 +138,7 @@ fn a_run_directory_is_never_overwritten() {
     let bench = Workbench::new();
     let first = bench.train("run", &["--set", "train.max_iters=1"]);
     let before = fs::read(first.join("student.safetensors")).unwrap();
-    let args = [
-        "train",
-        "--config",
-        "tiny.toml",
-        "--output",
-        "run",
-        "--quiet",
-    ];
-    let output = bench.run(&args);
+    let output = bench.train_command("run", &[]).output().unwrap();
     assert_eq!(output.status.code(), Some(DATA), "{}", stderr(&output));
     assert!(stderr(&output).contains("--resume"), "{}", stderr(&output));
     assert!(fs::read(first.join("student.safetensors")).unwrap() == before);

@@ -3,14 +3,9 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use kdhost_tests::artifacts::artifacts;
-use kdhost_tests::command::{Workbench, metrics, stderr, stdout, student};
+use kdhost_tests::command::{Workbench, metrics, plugin, stderr, stdout, student, succeed};
 use kdhost_tests::fixtures::c_plugin;
 use serde_json::Value;
-
-fn plugin(name: &str) -> String {
-    artifacts().plugin(name).display().to_string()
-}
 
 /// All values of a key in `metrics.jsonl`, in order.
 fn series(text: &str, key: &str) -> Vec<f64> {
@@ -39,30 +34,10 @@ fn equal_seeds_give_equal_bits_whatever_the_number_of_threads() {
     let hint = plugin("kd_hint");
     let train = |out: &str, threads: &str, workers: &str, seed: &str| {
         let workers = format!("data.workers={workers}");
-        let args = [
-            "train",
-            "--config",
-            "tiny.toml",
-            "--plugin",
-            &hint,
-            "--output",
-            out,
-        ];
-        let output = bench
-            .command(&args)
-            .args([
-                "--quiet",
-                "--set",
-                &workers,
-                "--set",
-                "train.max_iters=6",
-                "--seed",
-                seed,
-            ])
-            .env("RAYON_NUM_THREADS", threads)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", stderr(&output));
+        let args = ["--plugin", &hint, "--set", &workers, "--seed", seed];
+        let mut command = bench.train_command(out, &args);
+        command.args(["--set", "train.max_iters=6"]);
+        succeed(command.env("RAYON_NUM_THREADS", threads));
         bench.path(out)
     };
     let one = train("one", "1", "1", "5");
@@ -143,16 +118,8 @@ fn a_killed_run_resumes_to_the_same_bits() {
     let straight = bench.train("straight", &settings);
     assert_eq!(series(&metrics(&straight), "train/loss_total").len(), 40);
 
-    let mut args = vec![
-        "train",
-        "--config",
-        "tiny.toml",
-        "--output",
-        "killed",
-        "--quiet",
-    ];
-    args.extend(settings);
-    let mut child = bench.command(&args).spawn().unwrap();
+    let mut command = bench.train_command("killed", &settings);
+    let mut child = command.spawn().unwrap();
     let killed = bench.path("killed");
     let deadline = Instant::now() + Duration::from_secs(120);
     let steps = || {
@@ -175,8 +142,7 @@ fn a_killed_run_resumes_to_the_same_bits() {
     let at_kill = steps();
     assert!((AT..40).contains(&at_kill), "killed at step {at_kill}");
 
-    let output = bench.run(&["train", "--resume", "killed", "--quiet"]);
-    assert!(output.status.success(), "{}", stderr(&output));
+    bench.resume("killed");
     assert!(
         student(&straight) == student(&killed),
         "students differ (killed at {at_kill})"
@@ -235,19 +201,8 @@ fn the_main_job_trains_control_teacher_and_student_and_reuses_the_first_two() {
 #[test]
 fn ctrl_c_writes_a_checkpoint_and_has_its_own_code() {
     let bench = Workbench::new();
-    let args = [
-        "train",
-        "--config",
-        "tiny.toml",
-        "--output",
-        "run",
-        "--set",
-        "train.epochs=200",
-    ];
-    let mut child = bench
-        .command(&[&args[..], &["--quiet"]].concat())
-        .spawn()
-        .unwrap();
+    let mut command = bench.train_command("run", &["--set", "train.epochs=200"]);
+    let mut child = command.spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     let log = bench.path("run/metrics.jsonl");
     let started = || std::fs::read_to_string(&log).is_ok_and(|t| t.contains("train/loss_total"));

@@ -8,12 +8,7 @@ use std::path::Path;
 use kdhost::engine::checkpoint::Choice;
 use kdhost::engine::restored::Restored;
 use kdhost::state::StateDict;
-use kdhost_tests::artifacts::artifacts;
-use kdhost_tests::command::{Workbench, stderr, stdout};
-
-fn plugin(name: &str) -> String {
-    artifacts().plugin(name).display().to_string()
-}
+use kdhost_tests::command::{Workbench, plugin, stderr, stdout};
 
 /// Checks that a picture has `[height, width]` and more than one colour.
 fn check_picture(path: &Path, [height, width]: [u32; 2]) {
@@ -194,8 +189,7 @@ fn another_plugin_or_a_lost_teacher_is_refused_with_the_way_back() {
     assert_eq!(code, Some(5), "{error}");
     let command = "kdhost train --resume run";
     assert!(error.contains(command), "{error}");
-    let output = bench.run(&["train", "--resume", "run", "--quiet"]);
-    assert!(output.status.success(), "{}", stderr(&output));
+    bench.resume("run");
     let (code, _, error) = visualize(&bench, &["--run", "run"]);
     assert_eq!(code, Some(0), "{error}");
 

@@ -93,17 +93,46 @@ impl Workbench {
         self.command(args).output().expect("the binary starts")
     }
 
-    /// Runs `kdhost train --config tiny.toml --output OUT` and further arguments, which must succeed.
+    /// `kdhost train --config tiny.toml --output OUT --quiet` and further arguments.
+    #[must_use]
+    pub fn train_command(&self, out: &str, args: &[&str]) -> Command {
+        let mut command = self.command(&["train", "--config", "tiny.toml"]);
+        command.args(["--output", out, "--quiet"]).args(args);
+        command
+    }
+
+    /// Runs [`Self::train_command`], which must succeed.
     ///
     /// # Panics
     /// If it fails.
     pub fn train(&self, out: &str, args: &[&str]) -> PathBuf {
-        let mut all = vec!["train", "--config", "tiny.toml", "--output", out, "--quiet"];
-        all.extend(args);
-        let output = self.run(&all);
-        assert!(output.status.success(), "{all:?}: {}", stderr(&output));
+        succeed(&mut self.train_command(out, args));
         self.path(out)
     }
+
+    /// Runs `kdhost train --resume RUN`, which must succeed.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn resume(&self, run: &str) {
+        succeed(&mut self.command(&["train", "--resume", run, "--quiet"]));
+    }
+}
+
+/// Runs a command, which must succeed.
+///
+/// # Panics
+/// If it cannot be started or fails.
+pub fn succeed(command: &mut Command) -> Output {
+    let output = command.output().expect("the binary starts");
+    assert!(output.status.success(), "{command:?}: {}", stderr(&output));
+    output
+}
+
+/// The path of a plugin, by its library name, as an argument.
+#[must_use]
+pub fn plugin(library: &str) -> String {
+    artifacts().plugin(library).display().to_string()
 }
 
 /// Standard error as text.
