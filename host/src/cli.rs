@@ -76,8 +76,8 @@ impl Cli {
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         match &self.command {
-            None => self.job.quiet,
-            Some(Command::Train(args)) => args.quiet,
+            None => self.job.show.quiet,
+            Some(Command::Train(args)) => args.show.quiet,
             Some(_) => false,
         }
     }

@@ -20,6 +20,14 @@ pub struct JobArgs {
     /// Which configuration.
     #[command(flatten)]
     pub source: RunSourceArgs,
+    /// What is shown.
+    #[command(flatten)]
+    pub show: ShowArgs,
+}
+
+/// What a job shows while it runs and at its end.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct ShowArgs {
     /// No progress bar, and no log below warnings.
     #[arg(short, long)]
     pub quiet: bool,
@@ -39,8 +47,7 @@ pub fn run(args: &JobArgs) -> anyhow::Result<i32> {
         args.source.output.clone(),
         false,
         true,
-        args.quiet,
-        args.json,
+        args.show,
     )
 }
 
@@ -50,18 +57,17 @@ pub(super) fn run_job(
     folder: Option<PathBuf>,
     resume: bool,
     control: bool,
-    quiet: bool,
-    json: bool,
+    show: ShowArgs,
 ) -> anyhow::Result<i32> {
     let options = JobOptions {
         folder,
         stamp: stamp(),
         resume,
         control,
-        progress: ProgressMode::detect(quiet),
+        progress: ProgressMode::detect(show.quiet),
     };
     let report = job::run(config, &options, &Interrupt::install()?)?;
-    if json {
+    if show.json {
         print(&serde_json::to_string_pretty(&report)?)?;
         return Ok(exit_code::OK);
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::job::run_job;
+use super::job::{ShowArgs, run_job};
 use super::source::RunSourceArgs;
 use crate::config::Config;
 
@@ -22,12 +22,9 @@ pub struct TrainArgs {
     /// Continue the run in this directory, with its configuration.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "set", "plugin", "output", "seed"])]
     pub resume: Option<PathBuf>,
-    /// No progress bar, and no log below warnings.
-    #[arg(short, long)]
-    pub quiet: bool,
-    /// Print JSON instead of a table.
-    #[arg(long)]
-    pub json: bool,
+    /// What is shown.
+    #[command(flatten)]
+    pub show: ShowArgs,
 }
 
 /// Trains one student.
@@ -39,12 +36,5 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<i32> {
         Some(folder) => (Config::of_run(folder)?, Some(folder.clone())),
         None => (args.source.resolve()?.config, args.source.output.clone()),
     };
-    run_job(
-        &config,
-        folder,
-        args.resume.is_some(),
-        false,
-        args.quiet,
-        args.json,
-    )
+    run_job(&config, folder, args.resume.is_some(), false, args.show)
 }
