@@ -149,18 +149,10 @@ impl Distiller {
             .map_err(DistillError::from)?;
         let forward = clock.elapsed();
         for (spec, value) in self.plan.losses.iter().zip(&losses) {
-            let value = std::slice::from_ref(value);
             let loss = format!("loss `{}`", spec.name);
-            self.method
-                .check_finite("forward", &loss, value)
-                .map_err(DistillError::from)?;
+            self.check_finite("forward", &loss, std::slice::from_ref(value))?;
         }
-        for (spec, map) in self.plan.maps.iter().zip(&maps) {
-            let name = format!("map `{}`", spec.name);
-            self.method
-                .check_finite("forward", &name, &map.data)
-                .map_err(DistillError::from)?;
-        }
+        self.check_maps(&maps)?;
 
         let mut judging = Duration::ZERO;
         let mut d_maps: Vec<TapView> = Vec::new();
@@ -219,17 +211,13 @@ impl Distiller {
         for (binding, gradient) in self.bindings.iter().zip(d_taps) {
             let Some(gradient) = gradient else { continue };
             let what = format!("the gradient of tap `{}`", binding.name);
-            self.method
-                .check_finite("backward", &what, &gradient.data)
-                .map_err(DistillError::from)?;
+            self.check_finite("backward", &what, &gradient.data)?;
             tap_gradients.push((binding.name.clone(), tensor(gradient)));
         }
         let mut param_gradients = Vec::new();
         for (spec, gradient) in self.plan.params.iter().zip(d_params) {
             let what = format!("the gradient of parameter `{}`", spec.name);
-            self.method
-                .check_finite("backward", &what, &gradient.data)
-                .map_err(DistillError::from)?;
+            self.check_finite("backward", &what, &gradient.data)?;
             param_gradients.push(gradient.data);
         }
         let names = self.plan.losses.iter().map(|l| l.name.clone());
@@ -283,11 +271,24 @@ impl Distiller {
         )?;
         drop(saved);
         let _ = self.method.take_metrics();
-        for (spec, map) in self.plan.maps.iter().zip(&maps) {
-            let name = format!("map `{}`", spec.name);
-            self.method.check_finite("forward", &name, &map.data)?;
-        }
+        self.check_maps(&maps)?;
         Ok(in_head_order(maps, &self.map_order))
+    }
+
+    fn check_maps(&self, maps: &[Array]) -> Result<(), DistillError> {
+        for (spec, map) in self.plan.maps.iter().zip(maps) {
+            self.check_finite("forward", &format!("map `{}`", spec.name), &map.data)?;
+        }
+        Ok(())
+    }
+
+    fn check_finite(
+        &self,
+        entry: &'static str,
+        what: &str,
+        values: &[f32],
+    ) -> Result<(), DistillError> {
+        Ok(self.method.check_finite(entry, what, values)?)
     }
 }
 
