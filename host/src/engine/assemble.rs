@@ -18,7 +18,7 @@ use super::checkpoint::Snapshot;
 use super::ema::Ema;
 use super::environment::PluginFacts;
 use super::lr_schedule::LrSchedule;
-use super::optim::{Algorithm, MethodOptimizer, Optimizer, ParamGroups};
+use super::optim::{Algorithm, MethodOptimizer, Optimizer, ParamGroups, method_param};
 use super::step::Learner;
 use super::teacher::Teacher;
 use super::weights::ModelWeights;
@@ -135,12 +135,7 @@ pub(super) fn restore(learner: &mut Learner, snapshot: &Snapshot) -> Result<(), 
             .iter()
             .map(|p| p.data.len())
             .collect();
-        lengths.extend(
-            distiller
-                .param_names()
-                .map(|n| format!("method.{n}"))
-                .zip(sizes),
-        );
+        lengths.extend(distiller.param_names().map(method_param).zip(sizes));
     }
     learner
         .optimizer

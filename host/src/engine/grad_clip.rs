@@ -69,18 +69,25 @@ pub fn clip_global_norm(
     gradients: &mut [(&str, &mut [f32])],
     max_norm: f64,
 ) -> Result<f64, NonFiniteGradient> {
-    let views: Vec<(&str, &[f32])> = gradients
-        .iter()
-        .map(|(name, values)| (*name, &**values))
-        .collect();
-    let norm = global_norm(&views)?;
+    let norm = global_norm(&views(gradients))?;
+    clip_known_norm(gradients, norm, max_norm);
+    Ok(norm)
+}
+
+/// Gradients that are about to be clipped, to be looked at.
+#[must_use]
+pub fn views<'a>(gradients: &'a [(&'a str, &mut [f32])]) -> Vec<(&'a str, &'a [f32])> {
+    gradients.iter().map(|(name, g)| (*name, &**g)).collect()
+}
+
+/// [`clip_global_norm`] of gradients whose `norm` is known.
+pub fn clip_known_norm(gradients: &mut [(&str, &mut [f32])], norm: f64, max_norm: f64) {
     let coefficient = clip_coefficient(norm, max_norm);
     if coefficient < 1.0 {
         for (_, values) in gradients {
             scale(values, coefficient as f32);
         }
     }
-    Ok(norm)
 }
 
 /// Clips every element to `-limit..=limit`, as torch.nn.utils.clip_grad_value_.

@@ -11,7 +11,7 @@ mod groups;
 mod method;
 
 pub use groups::{ParamGroup, ParamGroups};
-pub use method::MethodOptimizer;
+pub use method::{MethodOptimizer, method_param};
 
 /// Values updated by one task. Updates are elementwise, so this cannot change a bit.
 const CHUNK: usize = 1 << 15;

@@ -64,18 +64,23 @@ impl ParamGroups {
         }
     }
 
-    /// The group of a parameter of the method. A plan does not say what a parameter is, so its rank
-    /// decides: vectors and scalars decay as biases, all others as weights.
+    /// The group of a parameter of the method.
     #[must_use]
     pub fn of_method(&self, shape: &[usize]) -> ParamGroup {
         ParamGroup {
             lr_scale: self.method_lr_scale,
-            weight_decay: if shape.len() > 1 {
-                self.weight_decay
-            } else {
-                self.bias_decay
-            },
+            weight_decay: decay_by_rank(shape, self.weight_decay, self.bias_decay),
         }
+    }
+}
+
+/// The decay of a parameter of the method. A plan does not say what a parameter is, so its rank
+/// decides: vectors and scalars decay as biases, all others as weights.
+pub(super) fn decay_by_rank(shape: &[usize], weight_decay: f64, bias_decay: f64) -> f64 {
+    if shape.len() > 1 {
+        weight_decay
+    } else {
+        bias_decay
     }
 }
 

@@ -2,7 +2,14 @@
 
 use crate::config::{MethodOptimizerConfig, MethodOptimizerKind, TrainConfig};
 
+use super::groups::decay_by_rank;
 use super::{Algorithm, Optimizer};
+
+/// What optimizers call the method's parameter `name`, apart from the student's.
+#[must_use]
+pub fn method_param(name: &str) -> String {
+    format!("method.{name}")
+}
 
 /// Learns the parameters that [`MethodOptimizer::takes`]; others stay with the student's optimizer.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,6 +20,7 @@ pub struct MethodOptimizer {
     lr_ratio: f64,
     weight_decay: f64,
     bias_decay: f64,
+    /// As optimizers call them.
     prefixes: Vec<String>,
 }
 
@@ -40,11 +48,11 @@ impl MethodOptimizer {
             lr_ratio: lr / train.lr,
             weight_decay,
             bias_decay,
-            prefixes: params,
+            prefixes: params.iter().map(|p| method_param(p)).collect(),
         })
     }
 
-    /// Whether it learns the parameter `name`.
+    /// Whether it learns the parameter that optimizers call `name`; see [`method_param`].
     #[must_use]
     pub fn takes(&self, name: &str) -> bool {
         self.prefixes.is_empty() || self.prefixes.iter().any(|p| name.starts_with(p))
@@ -62,11 +70,7 @@ impl MethodOptimizer {
         grad: &[f32],
         lr: f64,
     ) {
-        let decay = if shape.len() > 1 {
-            self.weight_decay
-        } else {
-            self.bias_decay
-        };
+        let decay = decay_by_rank(shape, self.weight_decay, self.bias_decay);
         self.optimizer
             .update(name, param, grad, lr * self.lr_ratio, decay);
     }
@@ -92,7 +96,8 @@ mod tests {
             ..train.method
         };
         let mut own = MethodOptimizer::from_config(&train).unwrap();
-        assert!(own.takes("teacher.a") && !own.takes("adapter.0"));
+        let takes = |name| own.takes(&method_param(name));
+        assert!(takes("teacher.a") && !takes("adapter.0"));
         own.optimizer.begin_step();
         let (mut weight, mut bias) = ([1.0], [1.0]);
         // Half way down the student's schedule: 0.05, so 0.005 here.

@@ -1,6 +1,8 @@
 //! Gradients become new weights: clipping, then the optimizers.
 
 use crate::distill::schedule::Phase;
+use crate::engine::grad_clip::views;
+use crate::engine::optim::method_param;
 use crate::engine::{EngineError, grad_clip};
 
 use super::{Accumulated, Learner};
@@ -15,10 +17,9 @@ impl Learner {
     ) -> Result<(f64, Option<f64>), EngineError> {
         let specs = self.detector.specs();
         let method_names: Vec<String> = match &self.distiller {
-            Some(distiller) if phase.learn.method => distiller
-                .param_names()
-                .map(|n| format!("method.{n}"))
-                .collect(),
+            Some(distiller) if phase.learn.method => {
+                distiller.param_names().map(method_param).collect()
+            }
             _ => Vec::new(),
         };
         let mut student: Vec<(&str, &mut [f32])> = specs
@@ -45,12 +46,7 @@ impl Learner {
                 grad_clip::clip_values(gradients, self.grad_clip_value as f32);
                 norm = grad_clip::global_norm(&views(gradients))?;
             }
-            let coefficient = grad_clip::clip_coefficient(norm, self.grad_clip_norm);
-            if coefficient < 1.0 {
-                for (_, gradient) in gradients {
-                    grad_clip::scale(gradient, coefficient as f32);
-                }
-            }
+            grad_clip::clip_known_norm(gradients, norm, self.grad_clip_norm);
         }
         self.optimizer.begin_step();
         for (index, gradient) in sum.student.iter().enumerate() {
@@ -67,15 +63,12 @@ impl Learner {
             own.optimizer.begin_step();
         }
         if let Some(distiller) = &mut self.distiller {
-            let own_names: Vec<String> = distiller.param_names().map(str::to_owned).collect();
-            let params = distiller.params_mut().iter_mut().zip(own_names);
-            for ((name, gradient), (param, own_name)) in
-                method_names.iter().zip(&sum.method).zip(params)
-            {
+            let gradients = method_names.iter().zip(&sum.method);
+            for ((name, gradient), param) in gradients.zip(distiller.params_mut()) {
                 let group = self.groups.of_method(&param.shape);
                 let lr = lr * group.lr_scale * phase.lr_scale.method;
                 match &mut self.method_optimizer {
-                    Some(own) if own.takes(&own_name) => {
+                    Some(own) if own.takes(name) => {
                         own.update(name, &param.shape, &mut param.data, gradient, lr);
                     }
                     _ => self.optimizer.update(
@@ -90,8 +83,4 @@ impl Learner {
         }
         Ok((norm, method_norm))
     }
-}
-
-fn views<'a>(gradients: &'a [(&'a str, &mut [f32])]) -> Vec<(&'a str, &'a [f32])> {
-    gradients.iter().map(|(name, g)| (*name, &**g)).collect()
 }
