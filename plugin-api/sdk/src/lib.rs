@@ -37,7 +37,7 @@ pub use burn;
 #[cfg(feature = "burn")]
 pub use method::{
     BurnLevel, Connector, Connectors, Conv2d, DistillMethod, Inputs, Levels, MapSize, Noise,
-    Outputs, Packed, Pair, Plan, live_views,
+    Outputs, Packed, Pair, Plan, live_views, torch_default,
 };
 
 /// What [`export!`] expands to. Not for authors.

@@ -17,7 +17,7 @@ mod state;
 
 pub use adapter::BurnLevel;
 pub use connector::{Connector, Connectors};
-pub use conv::Conv2d;
+pub use conv::{Conv2d, torch_default};
 pub use import::live_views;
 pub use inputs::{Inputs, Pair};
 pub use levels::Levels;

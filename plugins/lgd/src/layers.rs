@@ -4,6 +4,7 @@ use kd_plugin::burn::module::{Module, Param};
 use kd_plugin::burn::nn::Initializer;
 use kd_plugin::burn::tensor::{Device, Tensor};
 use kd_plugin::burn::{self};
+use kd_plugin::torch_default;
 
 /// torch's default.
 const EPSILON: f64 = 1e-5;
@@ -21,11 +22,7 @@ impl Linear {
     /// Of these extents.
     #[must_use]
     pub fn new(inputs: usize, outputs: usize, device: &Device) -> Self {
-        let bound = 1.0 / (inputs as f64).sqrt();
-        let uniform = Initializer::Uniform {
-            min: -bound,
-            max: bound,
-        };
+        let uniform = torch_default(inputs);
         Linear {
             weight: uniform.init([outputs, inputs], device),
             bias: uniform.init([outputs], device),

@@ -9,6 +9,16 @@ use super::conv_op;
 use super::host_conv::Conv;
 use super::packed::Packed;
 
+/// torch's initial weights and bias of linear and convolution layers: uniform within `1 / sqrt(fan_in)`.
+#[must_use]
+pub fn torch_default(fan_in: usize) -> Initializer {
+    let bound = 1.0 / (fan_in as f64).sqrt();
+    Initializer::Uniform {
+        min: -bound,
+        max: bound,
+    }
+}
+
 /// A convolution of stride 1 that keeps the size of its maps ("same" padding with zeros), with bias.
 ///
 /// `torch.nn.Conv2d(c_in, c_out, k, padding=k//2)`: weights `[C_out, C_in, k, k]`, initial weights and
@@ -31,11 +41,7 @@ impl Conv2d {
     #[must_use]
     pub fn new(c_in: usize, c_out: usize, kernel: usize, device: &Device) -> Self {
         assert!(kernel % 2 == 1, "an even kernel cannot keep the size");
-        let bound = 1.0 / ((c_in * kernel * kernel) as f64).sqrt();
-        let uniform = Initializer::Uniform {
-            min: -bound,
-            max: bound,
-        };
+        let uniform = torch_default(c_in * kernel * kernel);
         Conv2d {
             weight: uniform.init([c_out, c_in, kernel, kernel], device),
             bias: uniform.init([c_out], device),

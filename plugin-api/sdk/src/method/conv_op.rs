@@ -9,15 +9,14 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_e
 use burn::tensor::{DType, Tensor};
 use burn_flex::FlexTensor;
 
-use super::flex::{contiguous, tensor, values};
+use super::flex::{contiguous, is_f32_on_cpu, tensor, values};
 use super::host_conv::{Conv, HostConv, Operands};
 
 /// Whether the host of the running call can take these tensors: f32 on the CPU backend.
 pub(super) fn applies(x: &Tensor<2>, weight: &Tensor<4>, bias: &Tensor<1>) -> bool {
-    let plain = x.clone().without_autodiff();
     HostConv::current().is_some()
-        && [x.dtype(), weight.dtype(), bias.dtype()] == [DType::F32; 3]
-        && plain.try_into_primitive::<Flex>().is_ok()
+        && is_f32_on_cpu(x)
+        && [weight.dtype(), bias.dtype()] == [DType::F32; 2]
 }
 
 /// `relu?(x ⋆ weight + bias)`, where it [`applies`]; differentiable in all three.

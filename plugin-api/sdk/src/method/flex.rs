@@ -1,7 +1,14 @@
 //! Burn's CPU tensors as slices.
 
-use burn::tensor::{Bytes, DType, Shape};
+use burn::backend::Flex;
+use burn::tensor::{Bytes, DType, Shape, Tensor};
 use burn_flex::{FlexTensor, Layout};
+
+/// Whether operations on slices can take the tensor: f32 on the CPU backend.
+pub(super) fn is_f32_on_cpu<const D: usize>(tensor: &Tensor<D>) -> bool {
+    let plain = tensor.clone().without_autodiff();
+    tensor.dtype() == DType::F32 && plain.try_into_primitive::<Flex>().is_ok()
+}
 
 /// The tensor, its values next to each other; a view is copied, its memory never written.
 pub(super) fn contiguous(tensor: FlexTensor) -> FlexTensor {

@@ -10,10 +10,10 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
-use burn::tensor::{DType, Tensor, activation};
+use burn::tensor::{Tensor, activation};
 use burn_flex::FlexTensor;
 
-use super::flex::{contiguous, tensor, values};
+use super::flex::{contiguous, is_f32_on_cpu, tensor, values};
 use super::packed::{MapSize, Packed};
 
 /// torch's default.
@@ -53,13 +53,7 @@ impl Packed {
 
 fn standardize(x: &Packed, scope: Scope, relu: bool) -> Packed {
     let cells = x.cells();
-    let on_cpu = cells.dtype() == DType::F32
-        && cells
-            .clone()
-            .without_autodiff()
-            .try_into_primitive::<Flex>()
-            .is_ok();
-    if !on_cpu {
+    if !is_f32_on_cpu(&cells) {
         return composed(x, scope, relu);
     }
     let norm = Norm {
