@@ -273,6 +273,41 @@ typedef struct KdTask {
   uint32_t num_classes; /* classes of the data set, background excluded; labels are below it */
 } KdTask;
 
+/* Method extension: get_extension(inst, "kd.graph/1") of an instance that has planned gives a static
+ * const KdGraphTable *: the method as data, for the host to execute on its own device. The format of
+ * programs is that of the Rust SDK; a C plugin answers NULL. */
+#define KD_EXT_GRAPH "kd.graph/1"
+#define KD_GRAPH_ONLY (1u << 0)      /* cannot compute by itself: init_state, forward, backward refuse */
+#define KD_TRACE_FORWARD (1u << 0)   /* no second part is wanted */
+#define KD_TRACE_INIT (1u << 1)      /* a program for initial parameters and buffers instead */
+
+typedef struct KdTrace {             /* tensors have shapes and types and no memory */
+  uint32_t struct_size;
+  uint32_t flags;                    /* KD_TRACE_* */
+  uint32_t n_taps, n_params, n_buffers, n_targets, n_losses;
+  KdDType int_dtype;                 /* of integers that the program makes by itself */
+  uint32_t bool_bytes;               /* of a truth value on the host's device: 0 native, 1 or 4 */
+  uint32_t reserved;
+  const KdTensor *taps, *params, *buffers, *targets;
+  const uint8_t *loss_wanted;        /* per loss, 0: computed and not differentiated */
+} KdTrace;
+
+typedef struct KdProgramSink {
+  uint32_t struct_size;
+  uint32_t reserved;
+  void *sink;
+  KdStatus (*program)(void *sink, const uint8_t *bytes, uint64_t len); /* copies the bytes */
+} KdProgramSink;
+
+typedef struct KdGraphTable {
+  uint32_t struct_size;
+  uint32_t flags;                    /* KD_GRAPH_* */
+  KdStr format;                      /* such as "burn-ir 0.22.1" */
+  /* hands the program for these shapes to the sink, once */
+  KdStatus (*trace)(KdInst *inst, const KdCall *call, const KdTrace *trace,
+                    const KdProgramSink *sink);
+} KdGraphTable;
+
 #ifdef __cplusplus
 }
 #endif

@@ -79,6 +79,12 @@ fn structs_have_the_same_layout_in_c_and_rust() {
         KdMapSize { n, h, w }
         KdConv { struct_size, n_sizes, sizes, c_in, c_out, kernel, flags }
         KdConvTable { struct_size, reserved, forward, backward }
+        KdTrace {
+            struct_size, flags, n_taps, n_params, n_buffers, n_targets, n_losses, int_dtype,
+            bool_bytes, reserved, taps, params, buffers, targets, loss_wanted,
+        }
+        KdProgramSink { struct_size, reserved, sink, program }
+        KdGraphTable { struct_size, flags, format, trace }
     };
     assert_eq!(printed_by_c("layout", &c), rust);
 }
@@ -99,6 +105,7 @@ fn constants_have_the_same_value_in_c_and_rust() {
         KD_ALLOC_CALL KD_ALLOC_SAVED
         KD_LOG_ERROR KD_LOG_WARN KD_LOG_INFO KD_LOG_DEBUG KD_LOG_TRACE
         KD_CONV_RELU
+        KD_GRAPH_ONLY KD_TRACE_FORWARD KD_TRACE_INIT
         KD_NOTE_TYPE
     };
     assert_eq!(printed_by_c("constants", &c), rust);

@@ -1,12 +1,14 @@
-//! Extensions of the host: tables beyond version 1, asked for through [`crate::KdHost::get_extension`].
+//! Extensions: tables beyond version 1. Those of the host are asked for through
+//! [`crate::KdHost::get_extension`], those of a method through [`crate::KdMethod::get_extension`].
 //!
-//! An id stands for one layout and one meaning for good, so that a change gets a new number. A host
-//! may lack any of them and answers null; a plugin then does the work itself. These structs cannot be
+//! An id stands for one layout and one meaning for good, so that a change gets a new number. Either
+//! side may lack any of them and answers null; the other then does without. These structs cannot be
 //! reached from the root module: loading does not compare them, the id and `struct_size` do.
 
 use core::ffi::c_void;
 
 use crate::constants::KdStatus;
+use crate::types::{KdCall, KdDType, KdInst, KdStr, KdTensor};
 
 /// Id of the host's convolution, a [`KdConvTable`].
 pub const KD_EXT_CONV: &str = "kd.conv/1";
@@ -107,3 +109,93 @@ pub struct KdTask {
 }
 
 const _: () = assert!(core::mem::size_of::<KdTask>() == 8);
+
+/// Id of a method's program, a [`KdGraphTable`]: the method as data, for the host to execute on its own
+/// device. Asked of an instance that has planned; static.
+pub const KD_EXT_GRAPH: &str = "kd.graph/1";
+/// Flag of [`KdGraphTable`]: the plugin cannot compute by itself; `init_state`, `forward` and `backward`
+/// return [`KD_E_UNSUPPORTED`](crate::KD_E_UNSUPPORTED).
+pub const KD_GRAPH_ONLY: u32 = 1 << 0;
+/// Flag of [`KdTrace`]: no second part is wanted.
+pub const KD_TRACE_FORWARD: u32 = 1 << 0;
+/// Flag of [`KdTrace`]: instead of forward and backward, a program that makes the initial values of
+/// parameters and buffers, as `init_state` would. Taps, targets and losses are empty then.
+pub const KD_TRACE_INIT: u32 = 1 << 1;
+
+/// A method's way to give its program.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct KdGraphTable {
+    /// Size of this struct.
+    pub struct_size: u32,
+    /// `KD_GRAPH_*` bits.
+    pub flags: u32,
+    /// What the programs are written in, such as `burn-ir 0.22.1`. A host that reads another format
+    /// calls nothing here.
+    pub format: KdStr,
+    /// Hands the program for these shapes to the sink, once.
+    pub trace: Option<
+        unsafe extern "C" fn(
+            inst: *mut KdInst,
+            call: *const KdCall,
+            trace: *const KdTrace,
+            sink: *const KdProgramSink,
+        ) -> KdStatus,
+    >,
+}
+
+/// What a program is wanted for. The tensors have shapes and types and no memory: `data` is null
+/// whatever their size.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct KdTrace {
+    /// Size of this struct.
+    pub struct_size: u32,
+    /// `KD_TRACE_*` bits.
+    pub flags: u32,
+    /// Length of `taps`.
+    pub n_taps: u32,
+    /// Length of `params`.
+    pub n_params: u32,
+    /// Length of `buffers`.
+    pub n_buffers: u32,
+    /// Length of `targets`.
+    pub n_targets: u32,
+    /// Length of `loss_wanted`.
+    pub n_losses: u32,
+    /// Type of integers that the program makes by itself, as the host's device prefers it.
+    pub int_dtype: KdDType,
+    /// Bytes in which the host's device keeps a truth value: 0 for its native form, 1 or 4.
+    pub bool_bytes: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Bound taps.
+    pub taps: *const KdTensor,
+    /// Learned parameters.
+    pub params: *const KdTensor,
+    /// Buffers.
+    pub buffers: *const KdTensor,
+    /// Targets.
+    pub targets: *const KdTensor,
+    /// For each loss, 0 if its gradient will be 0: it is computed and not differentiated.
+    pub loss_wanted: *const u8,
+}
+
+/// Takes a program.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct KdProgramSink {
+    /// Size of this struct.
+    pub struct_size: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Handed back.
+    pub sink: *mut c_void,
+    /// Copies the bytes of a program.
+    pub program:
+        Option<unsafe extern "C" fn(sink: *mut c_void, bytes: *const u8, len: u64) -> KdStatus>,
+}
+
+const _: () = assert!(core::mem::size_of::<KdGraphTable>() == 32);
+const _: () = assert!(core::mem::size_of::<KdTrace>() == 80);
+const _: () = assert!(core::mem::size_of::<KdProgramSink>() == 24);

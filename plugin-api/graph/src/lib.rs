@@ -8,12 +8,19 @@
 //! a program, and whether a program is sound is for the host to find out.
 
 mod codec;
+#[cfg(feature = "execute")]
+mod execute;
+#[cfg(feature = "execute")]
+mod lifetimes;
 pub mod ops;
 mod program;
+pub mod standardize;
 
 pub use burn_ir;
 pub use burn_std::{BoolStore, DType};
 pub use codec::{DecodeError, decode, encode, format_of};
+#[cfg(feature = "execute")]
+pub use execute::{Executable, Hook};
 pub use program::{Constant, Input, Output, Place, Program, Slot};
 
 /// What the bytes of a program are written in: exact versions, since a field more or less in one of

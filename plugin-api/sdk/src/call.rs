@@ -193,7 +193,7 @@ impl<'a> Call<'a> {
     }
 
     /// For the functions of an extension.
-    #[cfg(feature = "burn")]
+    #[cfg(feature = "cpu")]
     pub(crate) fn host_ctx(&self) -> *mut c_void {
         self.raw.host_ctx
     }

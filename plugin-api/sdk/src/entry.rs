@@ -9,15 +9,16 @@ mod args;
 use std::ffi::c_void;
 
 use kd_abi::{
-    KD_E_INVALID_ARG, KD_OK, KdBackward, KdCall, KdForward, KdInst, KdMethod, KdPlanSink, KdSaved,
-    KdStatus, KdStr, KdTap, KdTensor,
+    KD_E_INVALID_ARG, KD_EXT_GRAPH, KD_GRAPH_ONLY, KD_OK, KdBackward, KdCall, KdForward,
+    KdGraphTable, KdInst, KdMethod, KdPlanSink, KdProgramSink, KdSaved, KdStatus, KdStr, KdTap,
+    KdTensor, KdTrace,
 };
 
-use self::args::{array, expect_len, tap_info, text, views, views_mut};
+use self::args::{array, expect_len, tap_info, text, trace_args, views, views_mut};
 use crate::call::Call;
 use crate::guard::{guard, guard_silent};
 use crate::plan_sink;
-use crate::raw::{BackwardArgs, ForwardArgs, RawMethod, RawPlan};
+use crate::raw::{BackwardArgs, ForwardArgs, RawMethod, RawPlan, TraceKind};
 use crate::tap::Taps;
 use crate::{MethodError, TensorView, config};
 
@@ -54,7 +55,7 @@ pub const fn table<R: RawMethod>() -> KdMethod {
         forward: Some(forward::<R>),
         backward: Some(backward::<R>),
         release_saved: Some(release_saved::<R>),
-        get_extension: Some(get_extension),
+        get_extension: Some(get_extension::<R>),
     }
 }
 
@@ -237,8 +238,68 @@ unsafe extern "C" fn release_saved<R: RawMethod>(_inst: *mut KdInst, saved: *mut
     }
 }
 
-unsafe extern "C" fn get_extension(_inst: *mut KdInst, _id: KdStr) -> *const c_void {
-    std::ptr::null()
+unsafe extern "C" fn get_extension<R: RawMethod>(_inst: *mut KdInst, id: KdStr) -> *const c_void {
+    let mut table = std::ptr::null();
+    guard_silent(|| {
+        // SAFETY: borrowed for the call by contract.
+        let is_graph = unsafe { id.as_bytes() } == KD_EXT_GRAPH.as_bytes();
+        if is_graph && R::GRAPH_FORMAT.is_some() {
+            table = (&raw const *Programs::<R>::TABLE).cast();
+        }
+    });
+    table
+}
+
+/// Place for a method's table of `kd.graph/1`.
+struct Programs<R>(std::marker::PhantomData<R>);
+
+impl<R: RawMethod> Programs<R> {
+    const TABLE: &'static KdGraphTable = &KdGraphTable {
+        struct_size: size_of::<KdGraphTable>() as u32,
+        flags: if R::COMPUTES { 0 } else { KD_GRAPH_ONLY },
+        format: match R::GRAPH_FORMAT {
+            Some(format) => KdStr::new(format),
+            None => KdStr::new(""),
+        },
+        trace: Some(trace::<R>),
+    };
+}
+
+unsafe extern "C" fn trace<R: RawMethod>(
+    inst: *mut KdInst,
+    call: *const KdCall,
+    trace: *const KdTrace,
+    sink: *const KdProgramSink,
+) -> KdStatus {
+    // SAFETY: the host's promise on all arguments.
+    unsafe {
+        entered::<R>("trace", inst, call, |instance, call| {
+            let trace = trace
+                .as_ref()
+                .ok_or_else(|| MethodError::invalid_argument("null arguments"))?;
+            let args = trace_args(trace)?;
+            let Planned { taps, plan } = instance.planned()?;
+            expect_len("params", trace.n_params, plan.params.len())?;
+            expect_len("buffers", trace.n_buffers, plan.buffers.len())?;
+            if args.kind != TraceKind::Init {
+                expect_len("taps", trace.n_taps, taps.len())?;
+                expect_len("targets", trace.n_targets, R::TARGETS.len())?;
+                expect_len("losses", trace.n_losses, plan.losses.len())?;
+            }
+            let take = sink
+                .as_ref()
+                .and_then(|sink| Some((sink.sink, sink.program?)));
+            let (place, take) =
+                take.ok_or_else(|| MethodError::invalid_argument("null program sink"))?;
+            let bytes = instance.method.trace(call, &args)?;
+            match take(place, bytes.as_ptr(), bytes.len() as u64) {
+                KD_OK => Ok(()),
+                status => Err(MethodError::state(format!(
+                    "the host took no program: status {status}"
+                ))),
+            }
+        })
+    }
 }
 
 /// Guards an entry of an existing instance; a panic poisons it.

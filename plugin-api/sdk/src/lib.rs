@@ -34,10 +34,12 @@ pub use tracing;
 
 #[cfg(feature = "burn")]
 pub use burn;
+#[cfg(feature = "cpu")]
+pub use method::live_views;
 #[cfg(feature = "burn")]
 pub use method::{
     BurnLevel, Connector, Connectors, Conv2d, DistillMethod, Inputs, Levels, MapSize, Noise,
-    Outputs, Packed, Pair, Plan, live_views, torch_default,
+    Outputs, Packed, Pair, Plan, torch_default,
 };
 
 /// What [`export!`] expands to. Not for authors.

@@ -3,22 +3,32 @@
 mod adapter;
 mod connector;
 mod conv;
+#[cfg(feature = "cpu")]
+mod conv_cpu;
 mod conv_op;
-mod flex;
+#[cfg(feature = "cpu")]
+mod direct;
+#[cfg(feature = "cpu")]
+pub(crate) mod flex;
+#[cfg(feature = "cpu")]
 mod host_conv;
-mod import;
 mod inputs;
 mod levels;
 mod noise;
 mod outputs;
 mod packed;
+mod recorded;
 mod standardize;
 mod state;
+mod trace;
 
 pub use adapter::BurnLevel;
 pub use connector::{Connector, Connectors};
 pub use conv::{Conv2d, torch_default};
-pub use import::live_views;
+#[cfg(all(feature = "cpu", feature = "testkit"))]
+pub(crate) use direct::generator;
+#[cfg(feature = "cpu")]
+pub use direct::live_views;
 pub use inputs::{Inputs, Pair};
 pub use levels::Levels;
 pub use noise::Noise;
@@ -30,16 +40,31 @@ use burn::tensor::Device;
 
 use crate::MethodError;
 use crate::config::MethodConfig;
-use crate::raw::MapSpec;
+use crate::raw::{MapSpec, RawPlan};
 use crate::schedule::Schedule;
 use crate::tap::{TapPattern, Taps};
 
 /// A distillation method over Burn tensors.
 ///
 /// The author writes a configuration, a module with the learned parts, a plan and one forward
-/// function; gradients come from Burn's autodiff. Keep `forward` free of reading values
-/// (`into_scalar`, `into_data`, comparisons on the CPU) and of data-dependent shapes: such a method
-/// can later be traced and run by the host on any device without a change.
+/// function; gradients come from Burn's autodiff.
+///
+/// `forward` does not compute: the SDK traces it, and its gradients, into a program that the host
+/// executes on its own device, once for each set of shapes. So it may branch on configuration and
+/// shapes, and not on values:
+///
+/// | not in `forward` | instead |
+/// |---|---|
+/// | `into_scalar`, `into_data`, `to_data`, printing a tensor, `if` on a value | a mask: `mask_where`, `mask_fill`, a product with 0 and 1; [`Outputs::metric`] for what is to be logged |
+/// | `nonzero`, `argwhere`, `mask_select`: shapes that depend on values | all rows, with weight 0 for those that do not count |
+/// | `one_hot` | `labels.expand(..).equal(arange.expand(..)).float()` |
+/// | `nn::BatchNorm` (keeps state by itself) | `module::batch_norm_train`, or [`Packed::instance_norm`], [`Packed::group_norm`] |
+/// | `Tensor::inner`, `without_autodiff`, `Module::valid` | `detach()` |
+/// | `Tensor::random`, dropout, `Device::seed` | [`Inputs::noise`], which the host's seed decides |
+/// | quantised tensors, CTC and other operations that hosts do not know | – |
+///
+/// A method that breaks this is refused when it is traced, before the first step; the message names
+/// the operation and, where the library has symbols, the function that called it.
 pub trait DistillMethod: Sized + Send + 'static {
     /// Options of the user; [`crate::NoConfig`] for none.
     type Config: MethodConfig;
@@ -126,6 +151,18 @@ impl<M: Module> Plan<M> {
             replaces: replaces.to_owned(),
         });
         self
+    }
+
+    /// As the raw level declares it.
+    pub(crate) fn to_raw(&self, layout: &state::Layout) -> RawPlan {
+        RawPlan {
+            params: layout.params.clone(),
+            buffers: layout.buffers.clone(),
+            losses: self.losses.clone(),
+            maps: self.maps.clone(),
+            tap_uses: Vec::new(),
+            schedule: self.schedule.clone(),
+        }
     }
 
     /// Asks for phases and stages.

@@ -1,5 +1,7 @@
 //! The raw level: a method on slices with a hand-written backward, without Burn.
 
+use kd_abi::KdDType;
+
 use crate::call::Call;
 use crate::config::MethodConfig;
 use crate::schedule::Schedule;
@@ -32,6 +34,12 @@ pub trait RawMethod: Sized + Send + 'static {
     const MAPS: &'static [&'static str] = &[];
     /// Every statistic that may be reported.
     const METRICS: &'static [&'static str] = &[];
+
+    /// What the method's programs are written in; none: it has none (`kd.graph/1`).
+    const GRAPH_FORMAT: Option<&'static str> = None;
+    /// Whether the method computes by itself; without, `init_state`, `forward` and `backward` refuse and
+    /// hosts must execute its programs.
+    const COMPUTES: bool = true;
 
     /// Takes the configuration.
     ///
@@ -83,6 +91,56 @@ pub trait RawMethod: Sized + Send + 'static {
         args: &mut BackwardArgs<'_>,
         saved: &mut Self::Saved,
     ) -> Result<(), MethodError>;
+
+    /// The bytes of the method's program for these shapes, in [`Self::GRAPH_FORMAT`].
+    ///
+    /// # Errors
+    /// If the method cannot be traced.
+    fn trace(&mut self, _call: &Call<'_>, _args: &TraceArgs) -> Result<Vec<u8>, MethodError> {
+        Err(MethodError::unsupported("this method has no program"))
+    }
+}
+
+/// What a program is wanted for, in slot order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TraceArgs {
+    /// Which program.
+    pub kind: TraceKind,
+    /// Bound taps.
+    pub taps: Vec<Extents>,
+    /// Learned tensors.
+    pub params: Vec<Extents>,
+    /// Buffers.
+    pub buffers: Vec<Extents>,
+    /// In the order of `TARGETS`.
+    pub targets: Vec<Extents>,
+    /// For each loss, whether its gradient can be other than 0.
+    pub loss_wanted: Vec<bool>,
+    /// Type of integers that the program makes by itself; integer targets are bound in it.
+    pub int_dtype: KdDType,
+    /// Bytes of a truth value on the host's device; 0: its native form.
+    pub bool_bytes: u32,
+}
+
+/// Which program is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TraceKind {
+    /// Forward, then backward.
+    #[default]
+    Training,
+    /// Forward alone.
+    Forward,
+    /// Initial values of parameters and buffers.
+    Init,
+}
+
+/// Extents and type of a tensor whose values do not matter yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Extents {
+    /// One number a dimension.
+    pub shape: Vec<usize>,
+    /// Element type.
+    pub dtype: KdDType,
 }
 
 /// What a method needs for the bound taps.

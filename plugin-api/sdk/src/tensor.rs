@@ -151,6 +151,7 @@ impl<'a> TensorView<'a> {
 
     /// First element of a tensor that [`Self::f32s`] borrows; `None` where it would copy.
     #[cfg(feature = "burn")]
+    #[cfg(feature = "cpu")]
     pub(crate) fn f32_ptr(&self) -> Option<*const f32> {
         (self.is_f32_slice() && self.geometry.len > 0).then(|| self.first.cast())
     }

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! [`gradcheck`] compares every gradient with finite differences and tests the contract: zero in,
-//! zero out; accumulation; determinism. [`golden`] reads reference numbers.
+//! zero out; accumulation; determinism. [`golden`] reads reference numbers. `traced` compares a
+//! method over Burn tensors with its program, to the bit; [`golden::replay`] does so for every case.
 
 mod bench;
 mod conv;
@@ -17,7 +18,11 @@ pub mod golden;
 pub mod gradcheck;
 mod host;
 mod lend;
+#[cfg(feature = "cpu")]
+mod own_ops;
 mod step;
+#[cfg(feature = "cpu")]
+pub mod traced;
 
 pub use bench::{Bench, TapShape};
 pub use host::HostLog;

@@ -3,8 +3,9 @@
 
 use std::slice;
 
-use kd_abi::{KdStr, KdTap, KdTensor};
+use kd_abi::{KD_TRACE_FORWARD, KD_TRACE_INIT, KdStr, KdTap, KdTensor, KdTrace};
 
+use crate::raw::{Extents, TraceArgs, TraceKind};
 use crate::tap::{Role, TapInfo};
 use crate::{MethodError, TensorView, TensorViewMut};
 
@@ -91,4 +92,63 @@ pub(super) unsafe fn tap_info(index: usize, tap: &KdTap) -> Result<TapInfo, Meth
             use_bits: tap.use_bits,
         })
     }
+}
+
+/// # Safety
+/// The pointers of `trace` must be as the ABI says.
+pub(super) unsafe fn trace_args(trace: &KdTrace) -> Result<TraceArgs, MethodError> {
+    let kind = match trace.flags {
+        0 => TraceKind::Training,
+        KD_TRACE_FORWARD => TraceKind::Forward,
+        KD_TRACE_INIT => TraceKind::Init,
+        other => {
+            return Err(MethodError::invalid_argument(format!(
+                "trace flags {other:#x}"
+            )));
+        }
+    };
+    // SAFETY: the caller's promise.
+    unsafe {
+        Ok(TraceArgs {
+            kind,
+            taps: all_extents(trace.taps, trace.n_taps, "taps")?,
+            params: all_extents(trace.params, trace.n_params, "params")?,
+            buffers: all_extents(trace.buffers, trace.n_buffers, "buffers")?,
+            targets: all_extents(trace.targets, trace.n_targets, "targets")?,
+            loss_wanted: array(trace.loss_wanted, trace.n_losses, "loss_wanted")?
+                .iter()
+                .map(|&wanted| wanted != 0)
+                .collect(),
+            int_dtype: trace.int_dtype,
+            bool_bytes: trace.bool_bytes,
+        })
+    }
+}
+
+/// # Safety
+/// As [`array`], and the tensors' shapes must be readable.
+unsafe fn all_extents(
+    first: *const KdTensor,
+    len: u32,
+    what: &str,
+) -> Result<Vec<Extents>, MethodError> {
+    let one = |tensor: &KdTensor| {
+        let bad = || MethodError::invalid_argument(format!("{what}: ndim {}", tensor.dl.ndim));
+        let ndim = u32::try_from(tensor.dl.ndim).map_err(|_| bad())?;
+        // SAFETY: the caller's promise.
+        let shape = unsafe { array(tensor.dl.shape, ndim, what)? };
+        let extent = |&v: &i64| {
+            usize::try_from(v)
+                .map_err(|_| MethodError::invalid_argument(format!("{what}: shape {shape:?}")))
+        };
+        Ok(Extents {
+            shape: shape.iter().map(extent).collect::<Result<_, _>>()?,
+            dtype: tensor.dl.dtype,
+        })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { array(first, len, what)? }
+        .iter()
+        .map(one)
+        .collect()
 }

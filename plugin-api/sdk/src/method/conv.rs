@@ -5,8 +5,7 @@ use burn::nn::Initializer;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, activation, module};
 
-use super::conv_op;
-use super::host_conv::Conv;
+use super::conv_op::{self, Conv};
 use super::packed::Packed;
 
 /// torch's initial weights and bias of linear and convolution layers: uniform within `1 / sqrt(fan_in)`.
@@ -24,7 +23,8 @@ pub fn torch_default(fan_in: usize) -> Initializer {
 /// `torch.nn.Conv2d(c_in, c_out, k, padding=k//2)`: weights `[C_out, C_in, k, k]`, initial weights and
 /// bias uniform within `1 / sqrt(C_in k²)`, as torch's default.
 ///
-/// Computed by the host where it offers its kernels (`kd.conv/1`), else by Burn.
+/// One operation of the method's program, which the host computes; where the plugin computes by itself,
+/// the host's where it offers its kernels (`kd.conv/1`), else Burn's.
 #[derive(Module, Debug)]
 pub struct Conv2d {
     /// `[C_out, C_in, k, k]`.

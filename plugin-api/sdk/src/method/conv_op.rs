@@ -1,22 +1,49 @@
-//! The host's convolution as an operation of the tape.
+//! The host's convolution as an operation of the tape: recorded into a program, or asked of the host of
+//! the running call (`kd.conv/1`).
+
+use std::sync::Arc;
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
-use burn::tensor::{DType, Tensor};
-use burn_flex::FlexTensor;
+use burn::backend::{Autodiff, Backend, Capture, Dispatch, backend_extension};
+use burn::tensor::{Shape, Tensor};
+use kd_graph::ops::{CONV2D, CONV2D_BACKWARD, Packing};
 
-use super::flex::{contiguous, is_f32_on_cpu, tensor, values};
-use super::host_conv::{Conv, HostConv, Operands};
+use super::packed::MapSize;
+use super::recorded::{self, is_recorded};
 
-/// Whether the host of the running call can take these tensors: f32 on the CPU backend.
+/// A convolution of stride 1 that keeps the size of its maps.
+#[derive(Clone, Debug)]
+pub(crate) struct Conv {
+    pub(crate) sizes: Arc<[MapSize]>,
+    pub(crate) c_in: usize,
+    pub(crate) c_out: usize,
+    pub(crate) kernel: usize,
+    pub(crate) relu: bool,
+}
+
+/// Whether these tensors are recorded, or the host of the running call can take them: f32 on the CPU
+/// backend.
 pub(super) fn applies(x: &Tensor<2>, weight: &Tensor<4>, bias: &Tensor<1>) -> bool {
-    HostConv::current().is_some()
-        && is_f32_on_cpu(x)
-        && [weight.dtype(), bias.dtype()] == [DType::F32; 2]
+    if is_recorded(x) {
+        return true;
+    }
+    #[cfg(feature = "cpu")]
+    {
+        use super::flex::is_f32_on_cpu;
+        use burn::tensor::DType;
+        super::host_conv::HostConv::current().is_some()
+            && is_f32_on_cpu(x)
+            && [weight.dtype(), bias.dtype()] == [DType::F32; 2]
+    }
+    #[cfg(not(feature = "cpu"))]
+    {
+        let _ = (weight, bias);
+        false
+    }
 }
 
 /// `relu?(x ⋆ weight + bias)`, where it [`applies`]; differentiable in all three.
@@ -34,7 +61,7 @@ pub(super) fn conv2d(x: Tensor<2>, weight: Tensor<4>, bias: Tensor<1>, conv: Con
 }
 
 /// The operation as the tape sees it.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex: cfg(feature = "cpu"), Capture, Autodiff)]
 pub(crate) trait HostConvOps: Backend {
     fn host_conv2d(
         x: FloatTensor<Self>,
@@ -47,11 +74,11 @@ pub(crate) trait HostConvOps: Backend {
 /// What the backward pass needs.
 #[derive(Debug)]
 pub(crate) struct Saved<B: Backend> {
-    x: FloatTensor<B>,
-    weight: FloatTensor<B>,
+    pub(super) x: FloatTensor<B>,
+    pub(super) weight: FloatTensor<B>,
     /// The output, where ReLU was applied.
-    y: Option<FloatTensor<B>>,
-    conv: Conv,
+    pub(super) y: Option<FloatTensor<B>>,
+    pub(super) conv: Conv,
 }
 
 impl<B: Backend> Clone for Saved<B> {
@@ -82,8 +109,13 @@ pub(crate) trait HostConvKernels: Backend {
     ) -> [Option<FloatTensor<Self>>; 3];
 }
 
-impl HostConvOps for Flex {
-    fn host_conv2d(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, conv: Conv) -> FlexTensor {
+impl HostConvOps for Capture {
+    fn host_conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        conv: Conv,
+    ) -> FloatTensor<Self> {
         <Self as HostConvKernels>::forward(x, weight, bias, &conv)
     }
 }
@@ -131,40 +163,52 @@ impl<B: Backend + HostConvKernels> Backward<B, 3> for ConvBackward {
     }
 }
 
-impl HostConvKernels for Flex {
-    fn forward(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, conv: &Conv) -> FlexTensor {
-        let host = HostConv::current().expect("the op was chosen because it is offered");
-        let operands = [x, weight, bias].map(contiguous);
-        let [x, weight, bias] = operands.each_ref().map(values);
-        let y = host.forward(conv, x, weight, bias);
-        tensor(y, &[x.len() / conv.c_in, conv.c_out])
+impl Conv {
+    fn scalars<const N: usize>(&self, options: [i64; N]) -> Packing<N> {
+        let sizes = self.sizes.iter().map(|size| [size.n, size.h, size.w]);
+        Packing {
+            options,
+            sizes: sizes.collect(),
+        }
+    }
+
+    fn cells(&self) -> usize {
+        self.sizes.iter().map(MapSize::cells).sum()
+    }
+}
+
+impl HostConvKernels for Capture {
+    fn forward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        conv: &Conv,
+    ) -> FloatTensor<Self> {
+        let scalars = conv.scalars([i64::from(conv.relu)]).to_scalars();
+        let y = Shape::from([conv.cells(), conv.c_out]);
+        let [y] = recorded::custom(CONV2D, vec![x, weight, bias], scalars, [y]);
+        y
     }
 
     fn backward(
         saved: Saved<Self>,
-        gradient: FlexTensor,
+        gradient: FloatTensor<Self>,
         wanted: [bool; 3],
-    ) -> [Option<FlexTensor>; 3] {
-        let Some(host) = HostConv::current() else {
-            panic!(
-                "a convolution that the host computed is differentiated outside a call, or in one \
-                 whose host does not offer `kd.conv/1`"
-            );
-        };
+    ) -> [Option<FloatTensor<Self>>; 3] {
         let Saved { x, weight, y, conv } = saved;
-        let y = y.map(contiguous);
-        let [x, weight, gradient] = [x, weight, gradient].map(contiguous);
-        let operands = Operands {
-            x: values(&x),
-            weight: values(&weight),
-            y: y.as_ref().map(values),
-            dy: values(&gradient),
-        };
-        let [dx, dweight, dbias] = host.backward(&conv, &operands, wanted);
-        [
-            dx.map(|dx| tensor(dx, &x.shape())),
-            dweight.map(|dweight| tensor(dweight, &weight.shape())),
-            dbias.map(|dbias| tensor(dbias, &[conv.c_out])),
-        ]
+        let bits = (0..3).map(|bit| i64::from(wanted[bit]) << bit).sum();
+        let scalars = conv.scalars([i64::from(conv.relu), bits]).to_scalars();
+        let all = [
+            Shape::from([conv.cells(), conv.c_in]),
+            Shape::from([conv.c_out, conv.c_in, conv.kernel, conv.kernel]),
+            Shape::from([conv.c_out]),
+        ];
+        let outputs = all.into_iter().zip(wanted).filter(|(_, wanted)| *wanted);
+        let outputs = outputs.map(|(shape, _)| shape).collect();
+        let inputs = [Some(x), Some(weight), y, Some(gradient)];
+        let inputs = inputs.into_iter().flatten().collect();
+        let mut gradients =
+            recorded::customs(CONV2D_BACKWARD, inputs, scalars, outputs).into_iter();
+        wanted.map(|wanted| if wanted { gradients.next() } else { None })
     }
 }

@@ -5,13 +5,13 @@ use burn::tensor::{Bytes, DType, Shape, Tensor};
 use burn_flex::{FlexTensor, Layout};
 
 /// Whether operations on slices can take the tensor: f32 on the CPU backend.
-pub(super) fn is_f32_on_cpu<const D: usize>(tensor: &Tensor<D>) -> bool {
+pub(crate) fn is_f32_on_cpu<const D: usize>(tensor: &Tensor<D>) -> bool {
     let plain = tensor.clone().without_autodiff();
     tensor.dtype() == DType::F32 && plain.try_into_primitive::<Flex>().is_ok()
 }
 
 /// The tensor, its values next to each other; a view is copied, its memory never written.
-pub(super) fn contiguous(tensor: FlexTensor) -> FlexTensor {
+pub(crate) fn contiguous(tensor: FlexTensor) -> FlexTensor {
     if tensor.is_contiguous() {
         tensor
     } else {
@@ -20,12 +20,12 @@ pub(super) fn contiguous(tensor: FlexTensor) -> FlexTensor {
 }
 
 /// Values of a [`contiguous`] tensor.
-pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
+pub(crate) fn values(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice::<f32>().expect("f32, and made contiguous")
 }
 
 /// A tensor that owns `values`.
-pub(super) fn tensor(values: Vec<f32>, shape: &[usize]) -> FlexTensor {
+pub(crate) fn tensor(values: Vec<f32>, shape: &[usize]) -> FlexTensor {
     let layout = Layout::contiguous(Shape::from(shape.to_vec()));
     FlexTensor::new(Bytes::from_elems(values), layout, DType::F32)
 }

@@ -3,29 +3,18 @@
 //! It belongs to one call: forward and backward each ask anew, and a graph never keeps it.
 #![expect(unsafe_code, reason = "enters the host's functions")]
 
+use kd_abi::{KD_CONV_RELU, KD_EXT_CONV, KD_OK, KdConv, KdConvTable, KdMapSize, KdStatus};
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ptr::{null, null_mut};
-use std::sync::Arc;
 
-use kd_abi::{KD_CONV_RELU, KD_EXT_CONV, KD_OK, KdConv, KdConvTable, KdMapSize, KdStatus};
-
+use super::conv_op::Conv;
 use super::packed::MapSize;
 use crate::call::Call;
 
 thread_local! {
     static CURRENT: Cell<Option<HostConv>> = const { Cell::new(None) };
-}
-
-/// A convolution of stride 1 that keeps the size of its maps.
-#[derive(Clone, Debug)]
-pub(crate) struct Conv {
-    pub(crate) sizes: Arc<[MapSize]>,
-    pub(crate) c_in: usize,
-    pub(crate) c_out: usize,
-    pub(crate) kernel: usize,
-    pub(crate) relu: bool,
 }
 
 /// What forward used, `y` with ReLU alone, and the gradient at its result.

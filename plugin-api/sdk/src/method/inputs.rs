@@ -1,12 +1,16 @@
 //! What `forward` gets.
 
+use std::cell::Cell;
+
 use burn::tensor::{Device, Int, Tensor};
 
-use super::import;
+#[cfg(feature = "cpu")]
+use super::direct::LentTargets;
 use super::noise::Noise;
 use super::packed::Packed;
+use super::trace::TracedTargets;
 use crate::tap::{Role, TapInfo, Taps};
-use crate::{CallInfo, MethodError, TensorView};
+use crate::{CallInfo, MethodError};
 
 /// Tensors and facts of one forward.
 ///
@@ -14,13 +18,25 @@ use crate::{CallInfo, MethodError, TensorView};
 /// constant. Cloning a tensor is a reference count.
 #[derive(Debug)]
 pub struct Inputs<'a> {
-    pub(crate) taps: &'a Taps,
-    pub(crate) tensors: &'a [Tensor<4>],
-    pub(crate) names: &'static [&'static str],
-    pub(crate) targets: &'a [TensorView<'a>],
-    pub(crate) call: CallInfo,
-    pub(crate) device: &'a Device,
-    pub(crate) loan: &'a import::Loan,
+    pub(super) taps: &'a Taps,
+    pub(super) tensors: &'a [Tensor<4>],
+    pub(super) names: &'static [&'static str],
+    pub(super) targets: Targets<'a>,
+    pub(super) call: CallInfo,
+    /// Set once the method looked at what changes from call to call: a program then serves one call.
+    pub(super) depends_on_call: Cell<bool>,
+    /// Without autodiff.
+    pub(super) device: &'a Device,
+}
+
+/// Where targets come from.
+#[derive(Debug)]
+pub(super) enum Targets<'a> {
+    /// The host's memory.
+    #[cfg(feature = "cpu")]
+    Lent(LentTargets<'a>),
+    /// Inputs of a program.
+    Traced(TracedTargets<'a>),
 }
 
 /// A student tap and the teacher tap of the same name, `[N, C, H, W]` each.
@@ -106,11 +122,12 @@ impl Inputs<'_> {
     /// # Errors
     /// If it is not among the method's targets or of another rank or type.
     pub fn target<const D: usize>(&self, name: &str) -> Result<Tensor<D>, MethodError> {
-        import::borrow(
-            self.target_view(name)?,
-            &self.device.clone().inner(),
-            self.loan,
-        )
+        let slot = self.target_slot(name)?;
+        match &self.targets {
+            #[cfg(feature = "cpu")]
+            Targets::Lent(lent) => lent.floats(slot, self.device),
+            Targets::Traced(traced) => traced.floats(slot),
+        }
         .map_err(|error| error.at(format!("target `{name}`")))
     }
 
@@ -119,15 +136,19 @@ impl Inputs<'_> {
     /// # Errors
     /// If it is not among the method's targets or of another rank or type.
     pub fn target_int<const D: usize>(&self, name: &str) -> Result<Tensor<D, Int>, MethodError> {
-        import::integers(self.target_view(name)?, &self.device.clone().inner())
-            .map_err(|error| error.at(format!("target `{name}`")))
+        let slot = self.target_slot(name)?;
+        match &self.targets {
+            #[cfg(feature = "cpu")]
+            Targets::Lent(lent) => lent.integers(slot, self.device),
+            Targets::Traced(traced) => traced.integers(slot),
+        }
+        .map_err(|error| error.at(format!("target `{name}`")))
     }
 
-    fn target_view(&self, name: &str) -> Result<&TensorView<'_>, MethodError> {
+    fn target_slot(&self, name: &str) -> Result<usize, MethodError> {
         self.names
             .iter()
-            .zip(self.targets)
-            .find_map(|(known, view)| (*known == name).then_some(view))
+            .position(|known| *known == name)
             .ok_or_else(|| {
                 MethodError::internal(format!(
                     "target `{name}` is not in TARGETS {:?}",
@@ -136,22 +157,24 @@ impl Inputs<'_> {
             })
     }
 
-    /// Position in the schedule.
+    /// Position in the schedule. A method that looks at it is traced anew for every call.
     #[must_use]
     pub fn call(&self) -> &CallInfo {
+        self.depends_on_call.set(true);
         &self.call
     }
 
     /// Random numbers of this call. Draws under different names are independent; the same name
-    /// gives the same numbers again.
+    /// gives the same numbers again. A method that draws is traced anew for every call.
     #[must_use]
     pub fn noise(&self, name: &str) -> Noise {
-        Noise::new(self.call.seed, name, self.device.clone().inner())
+        self.depends_on_call.set(true);
+        Noise::new(self.call.seed, name, self.device.clone())
     }
 
     /// Device for constants.
     #[must_use]
     pub fn device(&self) -> Device {
-        self.device.clone().inner()
+        self.device.clone()
     }
 }

@@ -1,32 +1,18 @@
 //! Normalisation of packed maps to mean 0 and variance 1, without learned parts: one operation of
 //! two passes, where the same from Burn's operations takes six forward and some fifteen backward.
 
-use std::ops::Range;
-use std::sync::Arc;
-
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
-use burn::tensor::{Tensor, activation};
-use burn_flex::FlexTensor;
+use burn::backend::{Autodiff, Backend, Capture, Dispatch, TensorMetadata, backend_extension};
+use burn::tensor::Tensor;
+use kd_graph::ops::{Packing, STANDARDIZE, STANDARDIZE_BACKWARD};
+use kd_graph::standardize::{Norm, Scope};
 
-use super::flex::{contiguous, is_f32_on_cpu, tensor, values};
-use super::packed::{MapSize, Packed};
-
-/// torch's default.
-const EPSILON: f64 = 1e-5;
-
-/// What shares a mean and a variance, in each map of each image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scope {
-    /// Channels and cells: GroupNorm with one group.
-    Image,
-    /// Cells: InstanceNorm.
-    Channel,
-}
+use super::packed::Packed;
+use super::recorded;
 
 impl Packed {
     /// `torch.nn.GroupNorm(1, C, affine=False)` on each level: mean 0, variance 1 over channels and
@@ -51,64 +37,20 @@ impl Packed {
     }
 }
 
+/// # Panics
+/// If the maps are not f32.
 fn standardize(x: &Packed, scope: Scope, relu: bool) -> Packed {
-    let cells = x.cells();
-    if !is_f32_on_cpu(&cells) {
-        return composed(x, scope, relu);
-    }
     let norm = Norm {
-        sizes: Arc::clone(x.sizes()),
+        sizes: x.sizes().iter().map(|s| [s.n, s.h, s.w]).collect(),
         scope,
         relu,
     };
-    let y = <Dispatch as StandardizeOps>::standardize_cells(cells.into_dispatch(), norm);
+    let y = <Dispatch as StandardizeOps>::standardize_cells(x.cells().into_dispatch(), norm);
     x.with(Tensor::from_dispatch(y))
 }
 
-/// The same from Burn's operations.
-fn composed(x: &Packed, scope: Scope, relu: bool) -> Packed {
-    let channels = x.channels();
-    let levels = x.sizes().iter().enumerate().map(|(level, size)| {
-        let maps = x.cells().slice([x.range(level)]);
-        let shape = match scope {
-            Scope::Image => [size.n, size.h * size.w * channels, 1],
-            Scope::Channel => [size.n, size.h * size.w, channels],
-        };
-        let maps: Tensor<3> = maps.reshape(shape);
-        let centered = maps.clone() - maps.mean_dim(1);
-        let variance = centered.clone().square().mean_dim(1);
-        let maps = centered / (variance + EPSILON).sqrt();
-        maps.reshape([size.cells(), channels])
-    });
-    let y = Tensor::cat(levels.collect(), 0);
-    x.with(if relu { activation::relu(y) } else { y })
-}
-
-/// What is normalised, and how.
-#[derive(Clone, Debug)]
-pub(crate) struct Norm {
-    sizes: Arc<[MapSize]>,
-    scope: Scope,
-    relu: bool,
-}
-
-impl Norm {
-    /// Rows of each map of each image.
-    fn maps(&self) -> impl Iterator<Item = Range<usize>> {
-        let mut start = 0;
-        let cells = self
-            .sizes
-            .iter()
-            .flat_map(|size| std::iter::repeat_n(size.h * size.w, size.n));
-        cells.map(move |cells| {
-            start += cells;
-            start - cells..start
-        })
-    }
-}
-
 /// The operation as the tape sees it.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex: cfg(feature = "cpu"), Capture, Autodiff)]
 pub(crate) trait StandardizeOps: Backend {
     fn standardize_cells(x: FloatTensor<Self>, norm: Norm) -> FloatTensor<Self>;
 }
@@ -123,8 +65,8 @@ pub(crate) trait StandardizeKernels: Backend {
     ) -> FloatTensor<Self>;
 }
 
-impl StandardizeOps for Flex {
-    fn standardize_cells(x: FlexTensor, norm: Norm) -> FlexTensor {
+impl StandardizeOps for Capture {
+    fn standardize_cells(x: FloatTensor<Self>, norm: Norm) -> FloatTensor<Self> {
         <Self as StandardizeKernels>::forward(x, &norm)
     }
 }
@@ -159,129 +101,90 @@ impl<B: Backend + StandardizeKernels> Backward<B, 1> for NormBackward {
     }
 }
 
-impl StandardizeKernels for Flex {
-    fn forward(x: FlexTensor, norm: &Norm) -> FlexTensor {
-        let x = contiguous(x);
-        let channels = x.shape()[1];
-        let input = values(&x);
-        let mut y = vec![0.0f32; input.len()];
-        for rows in norm.maps() {
-            let range = rows.start * channels..rows.end * channels;
-            let stats = Stats::of(&input[range.clone()], channels, norm.scope);
-            let rows = input[range.clone()].chunks_exact(channels);
-            for (x, y) in rows.zip(y[range].chunks_exact_mut(channels)) {
-                for (((y, &x), &mean), &scale) in
-                    y.iter_mut().zip(x).zip(&stats.mean).zip(&stats.scale)
-                {
-                    *y = (x - mean) * scale;
-                }
-                if norm.relu {
-                    // NaN passes: it must show in the loss.
-                    y.iter_mut()
-                        .for_each(|y| *y = if *y < 0.0 { 0.0 } else { *y });
-                }
-            }
-        }
-        tensor(y, &x.shape())
-    }
-
-    /// `dx = scale (g − mean g − y mean (g y))`, `g` the gradient where ReLU let `y` pass.
-    fn backward(x: FlexTensor, gradient: FlexTensor, norm: &Norm) -> FlexTensor {
-        let (x, gradient) = (contiguous(x), contiguous(gradient));
-        let channels = x.shape()[1];
-        let (input, upstream) = (values(&x), values(&gradient));
-        let mut dx = vec![0.0f32; input.len()];
-        for rows in norm.maps() {
-            let range = rows.start * channels..rows.end * channels;
-            let (x, g) = (&input[range.clone()], &upstream[range.clone()]);
-            let dx = &mut dx[range];
-            let stats = Stats::of(x, channels, norm.scope);
-            let (mut sums, mut products) = (vec![0.0f64; channels], vec![0.0f64; channels]);
-            let row = |rows: usize| rows * channels..(rows + 1) * channels;
-            for r in 0..rows.len() {
-                let (x, g, dx) = (&x[row(r)], &g[row(r)], &mut dx[row(r)]);
-                for c in 0..channels {
-                    let y = (x[c] - stats.mean[c]) * stats.scale[c];
-                    let g = if norm.relu && y <= 0.0 { 0.0 } else { g[c] };
-                    dx[c] = g;
-                    sums[c] += f64::from(g);
-                    products[c] += f64::from(g * y);
-                }
-            }
-            norm.scope.share(&mut sums, rows.len());
-            norm.scope.share(&mut products, rows.len());
-            let sums: Vec<f32> = sums.iter().map(|&v| v as f32).collect();
-            let products: Vec<f32> = products.iter().map(|&v| v as f32).collect();
-            for r in 0..rows.len() {
-                let (x, dx) = (&x[row(r)], &mut dx[row(r)]);
-                for c in 0..channels {
-                    let y = (x[c] - stats.mean[c]) * stats.scale[c];
-                    dx[c] = stats.scale[c] * (dx[c] - sums[c] - y * products[c]);
-                }
-            }
-        }
-        tensor(dx, &x.shape())
+fn scalars(norm: &Norm) -> Packing<2> {
+    Packing {
+        options: [norm.scope.to_scalar(), i64::from(norm.relu)],
+        sizes: norm.sizes.clone(),
     }
 }
 
-impl Scope {
-    /// Turns sums over cells by channel into the mean that each channel has to use.
-    fn share(self, sums: &mut [f64], cells: usize) {
-        match self {
-            Scope::Channel => sums.iter_mut().for_each(|sum| *sum /= cells as f64),
-            Scope::Image => {
-                let count = (cells * sums.len()) as f64;
-                let mean = sums.iter().sum::<f64>() / count;
-                sums.fill(mean);
-            }
+impl StandardizeKernels for Capture {
+    fn forward(x: FloatTensor<Self>, norm: &Norm) -> FloatTensor<Self> {
+        let shape = x.shape();
+        let [y] = recorded::custom(STANDARDIZE, vec![x], scalars(norm).to_scalars(), [shape]);
+        y
+    }
+
+    fn backward(
+        x: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        norm: &Norm,
+    ) -> FloatTensor<Self> {
+        let shape = x.shape();
+        let scalars = scalars(norm).to_scalars();
+        let [dx] = recorded::custom(STANDARDIZE_BACKWARD, vec![x, gradient], scalars, [shape]);
+        dx
+    }
+}
+
+#[cfg(feature = "cpu")]
+mod cpu {
+    use burn::backend::{Flex, TensorMetadata};
+    use burn_flex::FlexTensor;
+    use kd_graph::standardize::Norm;
+
+    use super::{StandardizeKernels, StandardizeOps};
+    use crate::method::flex::{contiguous, tensor, values};
+
+    impl StandardizeOps for Flex {
+        fn standardize_cells(x: FlexTensor, norm: Norm) -> FlexTensor {
+            <Self as StandardizeKernels>::forward(x, &norm)
+        }
+    }
+
+    impl StandardizeKernels for Flex {
+        fn forward(x: FlexTensor, norm: &Norm) -> FlexTensor {
+            let x = contiguous(x);
+            tensor(norm.forward(values(&x), x.shape()[1]), &x.shape())
+        }
+
+        fn backward(x: FlexTensor, gradient: FlexTensor, norm: &Norm) -> FlexTensor {
+            let (x, gradient) = (contiguous(x), contiguous(gradient));
+            let dx = norm.backward(values(&x), values(&gradient), x.shape()[1]);
+            tensor(dx, &x.shape())
         }
     }
 }
 
-/// Mean and `1 / sqrt(variance + ε)` for each channel of one map.
-struct Stats {
-    mean: Vec<f32>,
-    scale: Vec<f32>,
-}
-
-impl Stats {
-    /// In two passes: a variance from sums of squares loses what it is after.
-    fn of(x: &[f32], channels: usize, scope: Scope) -> Self {
-        let cells = x.len() / channels;
-        let mut mean = vec![0.0f64; channels];
-        for row in x.chunks_exact(channels) {
-            for (sum, &x) in mean.iter_mut().zip(row) {
-                *sum += f64::from(x);
-            }
-        }
-        scope.share(&mut mean, cells);
-        let mut variance = vec![0.0f64; channels];
-        for row in x.chunks_exact(channels) {
-            for ((sum, &x), mean) in variance.iter_mut().zip(row).zip(&mean) {
-                let centered = f64::from(x) - mean;
-                *sum += centered * centered;
-            }
-        }
-        scope.share(&mut variance, cells);
-        Stats {
-            mean: mean.iter().map(|&v| v as f32).collect(),
-            scale: variance
-                .iter()
-                .map(|v| (1.0 / (v + EPSILON).sqrt()) as f32)
-                .collect(),
-        }
-    }
-}
-
-#[cfg(test)]
+#[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use burn::tensor::{Device, TensorData};
+    use burn::tensor::{Device, TensorData, activation};
+    use kd_graph::standardize::EPSILON;
 
     use super::*;
     use crate::testkit::{Random, relative_error};
 
     /// f32 in another order of sums.
     const TOLERANCE: f64 = 2e-6;
+
+    /// The same from Burn's operations.
+    fn composed(x: &Packed, scope: Scope, relu: bool) -> Packed {
+        let channels = x.channels();
+        let levels = x.sizes().iter().enumerate().map(|(level, size)| {
+            let maps = x.cells().slice([x.range(level)]);
+            let shape = match scope {
+                Scope::Image => [size.n, size.h * size.w * channels, 1],
+                Scope::Channel => [size.n, size.h * size.w, channels],
+            };
+            let maps: Tensor<3> = maps.reshape(shape);
+            let centered = maps.clone() - maps.mean_dim(1);
+            let variance = centered.clone().square().mean_dim(1);
+            let maps = centered / (variance + EPSILON).sqrt();
+            maps.reshape([size.cells(), channels])
+        });
+        let y = Tensor::cat(levels.collect(), 0);
+        x.with(if relu { activation::relu(y) } else { y })
+    }
 
     fn maps(device: &Device) -> Vec<Tensor<4>> {
         let mut random = Random::new(4);

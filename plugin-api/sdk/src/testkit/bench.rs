@@ -118,7 +118,7 @@ impl Bench {
     ///
     /// # Errors
     /// If an entry refuses.
-    #[cfg(feature = "burn")]
+    #[cfg(feature = "cpu")]
     pub fn new<M: crate::DistillMethod>(
         config: &Value,
         taps: &[TapShape],
@@ -130,7 +130,7 @@ impl Bench {
     ///
     /// # Errors
     /// If an entry refuses.
-    #[cfg(feature = "burn")]
+    #[cfg(feature = "cpu")]
     pub fn for_classes<M: crate::DistillMethod>(
         num_classes: u32,
         config: &Value,
@@ -309,6 +309,12 @@ impl Bench {
     /// Whether the host offers its convolution (`kd.conv/1`, here plain loops). At first it does not.
     pub fn offer_convolution(&mut self, offered: bool) {
         self.host.offers_convolution = offered;
+    }
+
+    /// Whether it does.
+    #[must_use]
+    pub fn offers_convolution(&self) -> bool {
+        self.host.offers_convolution
     }
 
     /// How often the plugin had the host convolve: forward, backward.

@@ -4,7 +4,7 @@
 use std::ffi::c_void;
 use std::slice;
 
-use kd_abi::{KD_CONV_RELU, KD_E_INVALID_ARG, KD_OK, KdConv, KdConvTable, KdMapSize, KdStatus};
+use kd_abi::{KD_CONV_RELU, KD_E_INVALID_ARG, KD_OK, KdConv, KdConvTable, KdStatus};
 
 use super::host::host;
 
@@ -15,6 +15,17 @@ pub(super) static TABLE: KdConvTable = KdConvTable {
     backward: Some(backward),
 };
 
+/// A convolution of the packed maps of several levels.
+#[derive(Clone, Debug)]
+pub(super) struct Conv {
+    /// `[n, h, w]` of each level.
+    pub(super) sizes: Vec<[usize; 3]>,
+    pub(super) c_in: usize,
+    pub(super) c_out: usize,
+    pub(super) kernel: usize,
+    pub(super) relu: bool,
+}
+
 /// One product of the sum: indices into `x`, `weight` and `y`.
 struct Term {
     x: usize,
@@ -22,23 +33,26 @@ struct Term {
     y: usize,
 }
 
-/// Extents in floats and every product.
-struct Plain {
+/// Every product, and extents in floats.
+struct Plain<'a> {
+    conv: &'a Conv,
     terms: Vec<Term>,
     x: usize,
     weight: usize,
     y: usize,
-    c_out: usize,
-    relu: bool,
 }
 
-impl Plain {
-    fn of(conv: &KdConv, sizes: &[KdMapSize]) -> Plain {
-        let [c_in, c_out, k] = [conv.c_in, conv.c_out, conv.kernel].map(|v| v as usize);
+impl Conv {
+    fn plain(&self) -> Plain<'_> {
+        let &Conv {
+            c_in,
+            c_out,
+            kernel: k,
+            ..
+        } = self;
         let mut terms = Vec::new();
         let mut image = 0;
-        for size in sizes {
-            let [n, h, w] = [size.n, size.h, size.w].map(|v| v as usize);
+        for &[n, h, w] in &self.sizes {
             for _ in 0..n {
                 for (cell, tap) in (0..h * w).flat_map(|c| (0..k * k).map(move |t| (c, t))) {
                     // The row and column that this element of the kernel reads, if inside.
@@ -59,39 +73,103 @@ impl Plain {
             }
         }
         Plain {
+            conv: self,
             terms,
             x: image * c_in,
             weight: c_out * c_in * k * k,
             y: image * c_out,
-            c_out,
-            relu: conv.flags & KD_CONV_RELU != 0,
         }
     }
+
+    /// `relu?(x ⋆ weight + bias)`, sums in f64.
+    pub(super) fn forward(&self, x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
+        self.plain().forward(x, weight, bias)
+    }
+
+    /// Gradients at x, weight and bias of `sum(dy * y)`.
+    pub(super) fn backward(
+        &self,
+        x: &[f32],
+        weight: &[f32],
+        y: Option<&[f32]>,
+        dy: &[f32],
+    ) -> [Vec<f32>; 3] {
+        self.plain().backward(x, weight, y, dy)
+    }
+}
+
+impl Plain<'_> {
+    fn forward(&self, x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
+        let c_out = self.conv.c_out;
+        let mut sums: Vec<f64> = (0..self.y).map(|at| f64::from(bias[at % c_out])).collect();
+        for term in &self.terms {
+            sums[term.y] += f64::from(x[term.x]) * f64::from(weight[term.weight]);
+        }
+        if self.conv.relu {
+            // Not `max`, which would turn a NaN into a value.
+            for sum in sums.iter_mut().filter(|sum| **sum < 0.0) {
+                *sum = 0.0;
+            }
+        }
+        narrow(&sums)
+    }
+
+    fn backward(&self, x: &[f32], weight: &[f32], y: Option<&[f32]>, dy: &[f32]) -> [Vec<f32>; 3] {
+        let mut dy: Vec<f64> = dy.iter().map(|&g| f64::from(g)).collect();
+        if self.conv.relu {
+            let y = y.expect("ReLU's gradient needs its output");
+            for (g, _) in dy.iter_mut().zip(y).filter(|(_, y)| **y <= 0.0) {
+                *g = 0.0;
+            }
+        }
+        let mut dx = vec![0.0; self.x];
+        let mut dweight = vec![0.0; self.weight];
+        for term in &self.terms {
+            dx[term.x] += dy[term.y] * f64::from(weight[term.weight]);
+            dweight[term.weight] += dy[term.y] * f64::from(x[term.x]);
+        }
+        let mut dbias = vec![0.0; self.conv.c_out];
+        for (at, g) in dy.iter().enumerate() {
+            dbias[at % self.conv.c_out] += g;
+        }
+        [narrow(&dx), narrow(&dweight), narrow(&dbias)]
+    }
+}
+
+fn narrow(sums: &[f64]) -> Vec<f32> {
+    sums.iter().map(|&sum| sum as f32).collect()
 }
 
 /// # Safety
 /// `conv` must be null or valid, and so must its sizes.
-unsafe fn read(conv: *const KdConv) -> Option<Plain> {
+unsafe fn read(conv: *const KdConv) -> Option<Conv> {
     // SAFETY: the caller's promise.
     let conv = unsafe { conv.as_ref()? };
     let sound = conv.struct_size as usize >= size_of::<KdConv>()
         && conv.kernel % 2 == 1
         && !conv.sizes.is_null();
-    // SAFETY: the caller's promise.
-    sound.then(|| unsafe {
-        Plain::of(
-            conv,
-            slice::from_raw_parts(conv.sizes, conv.n_sizes as usize),
-        )
+    sound.then(|| {
+        // SAFETY: the caller's promise.
+        let sizes = unsafe { slice::from_raw_parts(conv.sizes, conv.n_sizes as usize) };
+        Conv {
+            sizes: sizes
+                .iter()
+                .map(|size| [size.n, size.h, size.w].map(|v| v as usize))
+                .collect(),
+            c_in: conv.c_in as usize,
+            c_out: conv.c_out as usize,
+            kernel: conv.kernel as usize,
+            relu: conv.flags & KD_CONV_RELU != 0,
+        }
     })
 }
 
 /// # Safety
-/// `out` must be a place for as many floats as `sums` has.
-unsafe fn write(sums: &[f64], out: *mut f32) {
-    for (at, sum) in sums.iter().enumerate() {
+/// `out` must be null or a place for as many floats as `values` has.
+unsafe fn write(values: &[f32], out: *mut f32) {
+    if !out.is_null() {
         // SAFETY: the caller's promise.
-        unsafe { out.add(at).write(*sum as f32) };
+        unsafe { out.copy_from_nonoverlapping(values.as_ptr(), values.len()) };
     }
 }
 
@@ -104,28 +182,17 @@ unsafe extern "C" fn forward(
     y: *mut f32,
 ) -> KdStatus {
     // SAFETY: the plugin's promise.
-    let Some(plain) = (unsafe { read(conv) }) else {
+    let Some(conv) = (unsafe { read(conv) }) else {
         return KD_E_INVALID_ARG;
     };
     host(host_ctx).convolutions[0] += 1;
+    let plain = conv.plain();
     // SAFETY: the plugin's promise on all memory.
     unsafe {
         let x = slice::from_raw_parts(x, plain.x);
         let weight = slice::from_raw_parts(weight, plain.weight);
-        let bias = slice::from_raw_parts(bias, plain.c_out);
-        let mut sums: Vec<f64> = (0..plain.y)
-            .map(|at| f64::from(bias[at % plain.c_out]))
-            .collect();
-        for term in &plain.terms {
-            sums[term.y] += f64::from(x[term.x]) * f64::from(weight[term.weight]);
-        }
-        if plain.relu {
-            // Not `max`, which would turn a NaN into a value.
-            for sum in sums.iter_mut().filter(|sum| **sum < 0.0) {
-                *sum = 0.0;
-            }
-        }
-        write(&sums, y);
+        let bias = slice::from_raw_parts(bias, conv.c_out);
+        write(&plain.forward(x, weight, bias), y);
     }
     KD_OK
 }
@@ -142,44 +209,20 @@ unsafe extern "C" fn backward(
     dbias: *mut f32,
 ) -> KdStatus {
     // SAFETY: the plugin's promise.
-    let Some(plain) = (unsafe { read(conv) }) else {
+    let Some(conv) = (unsafe { read(conv) }) else {
         return KD_E_INVALID_ARG;
     };
     host(host_ctx).convolutions[1] += 1;
+    let plain = conv.plain();
     // SAFETY: the plugin's promise on all memory; outputs may be null.
     unsafe {
         let x = slice::from_raw_parts(x, plain.x);
         let weight = slice::from_raw_parts(weight, plain.weight);
-        let mut dy: Vec<f64> = slice::from_raw_parts(dy, plain.y)
-            .iter()
-            .map(|&g| f64::from(g))
-            .collect();
-        if plain.relu {
-            let y = slice::from_raw_parts(y, plain.y);
-            for (g, _) in dy.iter_mut().zip(y).filter(|(_, y)| **y <= 0.0) {
-                *g = 0.0;
-            }
-        }
-        if !dx.is_null() {
-            let mut sums = vec![0.0; plain.x];
-            for term in &plain.terms {
-                sums[term.x] += dy[term.y] * f64::from(weight[term.weight]);
-            }
-            write(&sums, dx);
-        }
-        if !dweight.is_null() {
-            let mut sums = vec![0.0; plain.weight];
-            for term in &plain.terms {
-                sums[term.weight] += dy[term.y] * f64::from(x[term.x]);
-            }
-            write(&sums, dweight);
-        }
-        if !dbias.is_null() {
-            let mut sums = vec![0.0; plain.c_out];
-            for (at, g) in dy.iter().enumerate() {
-                sums[at % plain.c_out] += g;
-            }
-            write(&sums, dbias);
+        let y = conv.relu.then(|| slice::from_raw_parts(y, plain.y));
+        let dy = slice::from_raw_parts(dy, plain.y);
+        let gradients = plain.backward(x, weight, y, dy);
+        for (gradient, out) in gradients.iter().zip([dx, dweight, dbias]) {
+            write(gradient, out);
         }
     }
     KD_OK

@@ -121,8 +121,13 @@ impl Golden {
 /// `<case>/param/<path>`, `<case>/loss`, `<case>/d_student/<tap>`, `<case>/d_param/<path>`; its
 /// configuration is in the metadata `cases`, a JSON object by case.
 ///
+/// A method over Burn tensors must also equal its program (`traced`), to the bit.
+///
 /// # Errors
 /// If the method refuses, or the file has a parameter that the method does not.
+///
+/// # Panics
+/// If method and program differ.
 pub fn replay(
     golden: &Golden,
     case: &str,
@@ -153,6 +158,11 @@ pub fn replay(
     }
     for (path, key) in of("param") {
         bench.param_mut(&path).copy_from_slice(&golden.f32s(&key));
+    }
+    #[cfg(feature = "cpu")]
+    if bench.has_program() {
+        super::traced::check(&mut bench, &[1.0], &[])
+            .unwrap_or_else(|difference| panic!("{case}: {difference}"));
     }
     let out = bench.forward()?;
     let gradients = bench.backward(&out, &[1.0], &[])?;

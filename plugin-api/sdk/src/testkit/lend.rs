@@ -16,7 +16,7 @@ pub(super) struct Owned {
 pub(super) struct Ints {
     shape: Vec<i64>,
     strides: Vec<i64>,
-    values: Vec<i64>,
+    pub(super) values: Vec<i64>,
 }
 
 #[derive(Clone, Debug)]
@@ -67,6 +67,11 @@ impl Owned {
 }
 
 impl Ints {
+    #[cfg(feature = "cpu")]
+    pub(super) fn extents(&self) -> Vec<usize> {
+        self.shape.iter().map(|&extent| extent as usize).collect()
+    }
+
     pub(super) fn new(shape: &[i64], values: Vec<i64>) -> Self {
         Ints {
             shape: shape.to_vec(),

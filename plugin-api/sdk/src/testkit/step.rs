@@ -42,7 +42,7 @@ pub struct Gradients {
 }
 
 impl Bench {
-    fn map_shape(&self, slot: usize) -> Vec<i64> {
+    pub(super) fn map_shape(&self, slot: usize) -> Vec<i64> {
         self.taps[self.declared.maps[slot].2 as usize].shape.clone()
     }
 

@@ -2,6 +2,7 @@
 
 use kd_plugin::testkit::golden::{self, Golden};
 use kd_plugin::testkit::relative_error;
+use kd_plugin::testkit::traced;
 
 use super::*;
 
@@ -204,6 +205,13 @@ impl<'a> Case<'a> {
             );
         }
         self.expect_params(&of_loss.params, "adapter.");
+
+        for (d_loss, detach) in [(1.0, false), (0.0, false), (1.0, true)] {
+            self.bench.set_detach_student(detach);
+            traced::check(&mut self.bench, &[d_loss], &upstream)
+                .unwrap_or_else(|difference| panic!("{}: {difference}", self.name));
+        }
+        self.bench.set_detach_student(false);
     }
 }
 

@@ -27,10 +27,10 @@ pub fn live_views() -> usize {
 /// differentiated leaves its views alive. Any later backward sweeps such tapes, so dropping the
 /// last handle of a loan runs a minute one. Drop it after the tensors.
 #[derive(Debug, Default)]
-pub(crate) struct Loan(Arc<AtomicUsize>);
+pub(in crate::method) struct Loan(Arc<AtomicUsize>);
 
 impl Loan {
-    pub(crate) fn new() -> Self {
+    pub(in crate::method) fn new() -> Self {
         Loan::default()
     }
 }
@@ -70,7 +70,7 @@ impl Drop for Lent {
 }
 
 /// Borrows `view`; copies only what Burn cannot address (strided or unaligned memory).
-pub(crate) fn borrow<const D: usize>(
+pub(in crate::method) fn borrow<const D: usize>(
     view: &TensorView<'_>,
     device: &Device,
     loan: &Loan,
@@ -95,7 +95,7 @@ pub(crate) fn borrow<const D: usize>(
 }
 
 /// Integers of any width, copied into Burn's default integer type.
-pub(crate) fn integers<const D: usize>(
+pub(in crate::method) fn integers<const D: usize>(
     view: &TensorView<'_>,
     device: &Device,
 ) -> Result<Tensor<D, Int>, MethodError> {
@@ -104,7 +104,9 @@ pub(crate) fn integers<const D: usize>(
 }
 
 /// Values of a tensor in row-major order.
-pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, MethodError> {
+pub(in crate::method) fn values<const D: usize>(
+    tensor: Tensor<D>,
+) -> Result<Vec<f32>, MethodError> {
     let data = tensor.into_data();
     match data.as_slice::<f32>() {
         Ok(values) => Ok(values.to_vec()),
