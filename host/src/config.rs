@@ -436,6 +436,8 @@ pub struct DistillConfig {
     pub loss_weights: BTreeMap<String, f64>,
     /// Restricts the method's taps to these names; empty: all it asks for.
     pub taps: Vec<String>,
+    /// Who computes the method.
+    pub execution: Execution,
     /// The method's own configuration, checked against the schema in its manifest.
     pub config: BTreeMap<String, serde_json::Value>,
 }
@@ -443,6 +445,19 @@ pub struct DistillConfig {
 impl DistillConfig {
     /// Value of `plugin` for plain training.
     pub const NO_PLUGIN: &str = "none";
+}
+
+/// Who computes a method that offers its program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Execution {
+    /// This host, where the plugin offers a program that it can read; else the plugin, with a warning.
+    #[default]
+    Auto,
+    /// This host, on its device.
+    Program,
+    /// The plugin, on the CPU.
+    Plugin,
 }
 
 /// Evaluation.

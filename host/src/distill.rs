@@ -3,11 +3,14 @@
 //!
 //! Reading order: [`taps`] (patterns to concrete taps), [`targets`] (named ground truth),
 //! [`schedule`] (phases the method asks for), [`maps`] (generated maps in place of taps), [`distiller`]
-//! (one method, bound), [`step`] (one call of it), [`inject`] (a gradient from outside enters the tape).
+//! (one method, bound), [`execution`] (who computes it), [`step`] (one call of it), [`inject`] (a
+//! gradient from outside enters the tape).
 
 pub mod distiller;
+pub mod execution;
 pub mod inject;
 pub mod maps;
+mod programs;
 pub mod schedule;
 pub mod step;
 pub mod tap_view;
@@ -104,6 +107,26 @@ pub enum DistillError {
         method: String,
         /// What is wrong.
         reason: String,
+    },
+    /// The method's program cannot be had or is not sound.
+    #[error("program of method `{method}`: {reason}")]
+    Program {
+        /// Method id.
+        method: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The device could not execute an operation of the method's program.
+    #[error("plugin `{plugin}`, method `{method}`: {entry} of its program failed at {failure}")]
+    Execution {
+        /// Plugin id.
+        plugin: String,
+        /// Method id.
+        method: String,
+        /// `forward`, `backward` or `init_state`.
+        entry: &'static str,
+        /// Operation, shapes, and the device's words.
+        failure: crate::graph::compiled::Failure,
     },
     /// The plan asks for what this host cannot do.
     #[error("plan of method `{method}`: {reason}")]

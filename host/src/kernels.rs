@@ -21,6 +21,7 @@ pub mod resample;
 pub mod residual;
 mod scratch;
 pub mod simd;
+pub(crate) mod standardize;
 #[cfg(test)]
 mod testing;
 

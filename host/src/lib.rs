@@ -1,7 +1,7 @@
 //! kdhost: trains object detectors; every distillation method is a shared library.
 //!
 //! Modules in reading order. Data flows one way:
-//! `cli → engine → {distill, model, data, eval} → {detection, boxes, state, rng} → {maps, kernels}`;
+//! `cli → engine → {distill, model, data, eval} → {detection, boxes, state, rng, graph} → {maps, kernels}`;
 //! [`plugin`] (the loader) is used by [`distill`] and [`cli`] alone.
 
 pub mod boxes;
@@ -12,6 +12,7 @@ pub mod distill;
 pub mod engine;
 pub mod eval;
 pub mod exit_code;
+pub mod graph;
 pub mod kernels;
 pub mod maps;
 pub mod model;

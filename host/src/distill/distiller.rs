@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::config::{DistillConfig, check_plugin_config};
+use burn::tensor::Device;
+
+use crate::config::{DistillConfig, Execution, check_plugin_config};
 use crate::model::Detector;
 use crate::plugin::{
     CallInfo, Library, LossSpec, Method, MethodManifest, Plan, TapBinding, TensorSpec,
@@ -10,6 +12,8 @@ use crate::plugin::{
 use crate::state::{Array, StateDict};
 
 use super::DistillError;
+use super::execution::{self, Executor};
+use super::programs::Programs;
 use super::schedule::Schedule;
 use super::step::{array_muts, zeros};
 use super::taps::{self, TEACHER};
@@ -31,6 +35,10 @@ pub struct Distiller {
     maps_weight: f64,
     pub(super) params: Vec<Array>,
     pub(super) buffers: Vec<Array>,
+    pub(super) executor: Executor,
+    /// The plugin may compute where its method cannot be traced.
+    pub(super) may_fall_back: bool,
+    pub(super) programs: Programs,
 }
 
 /// Weights of a method's terms in the total.
@@ -103,22 +111,14 @@ impl Distiller {
         let loss_weights = loss_weights(&manifest, &plan, config)?;
         let maps_weight = config.loss_weights.get(MAPS).copied().unwrap_or(1.0);
         let allocate = |specs: &[TensorSpec]| specs.iter().map(|s| zeros(&s.shape)).collect();
-        let mut params: Vec<Array> = allocate(&plan.params);
-        let mut buffers: Vec<Array> = allocate(&plan.buffers);
-        method.init_state(
-            call,
-            &mut array_muts(&mut params),
-            &mut array_muts(&mut buffers),
-        )?;
-        for (spec, array) in plan
-            .params
-            .iter()
-            .zip(&params)
-            .chain(plan.buffers.iter().zip(&buffers))
-        {
-            method.check_finite("init_state", &format!("`{}`", spec.name), &array.data)?;
-        }
-        Ok(Distiller {
+        let executor = execution::choose(&method, config.execution)?;
+        let only = method.program_door().is_some_and(|door| door.only);
+        let mut distiller = Distiller {
+            params: allocate(&plan.params),
+            buffers: allocate(&plan.buffers),
+            executor,
+            may_fall_back: config.execution == Execution::Auto && !only,
+            programs: Programs::new(Device::flex()),
             method,
             manifest,
             bindings,
@@ -126,9 +126,32 @@ impl Distiller {
             map_order,
             loss_weights,
             maps_weight,
-            params,
-            buffers,
-        })
+        };
+        distiller.init_state(call)?;
+        Ok(distiller)
+    }
+
+    fn init_state(&mut self, call: &CallInfo) -> Result<(), DistillError> {
+        match self.executor {
+            Executor::Program => self.init_by_program(call)?,
+            Executor::Plugin => self.method.init_state(
+                call,
+                &mut array_muts(&mut self.params),
+                &mut array_muts(&mut self.buffers),
+            )?,
+        }
+        let params = self.plan.params.iter().zip(&self.params);
+        for (spec, array) in params.chain(self.plan.buffers.iter().zip(&self.buffers)) {
+            let what = format!("`{}`", spec.name);
+            self.method.check_finite("init_state", &what, &array.data)?;
+        }
+        Ok(())
+    }
+
+    /// Who computes the method.
+    #[must_use]
+    pub fn executor(&self) -> Executor {
+        self.executor
     }
 
     /// Id of the method.

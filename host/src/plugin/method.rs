@@ -13,6 +13,7 @@
 
 mod instance;
 mod plan;
+mod program;
 mod saved;
 mod step;
 mod tensors;
@@ -27,6 +28,7 @@ use super::library::Library;
 use super::manifest::MethodManifest;
 
 pub use plan::{LossSpec, MapSpec, Plan, TapBinding, TensorSpec};
+pub use program::{ProgramDoor, ProgramKind, TraceRequest};
 pub use saved::Saved;
 pub use tensors::{ArrayMut, TensorArg, TensorData};
 

@@ -6,7 +6,7 @@ use burn_router::TensorInterpreter;
 use burn_std::Bytes;
 
 use crate::lifetimes::Schedule;
-use crate::{Constant, Input, Place, Program, Slot};
+use crate::{Constant, Input, Output, Place, Program, Slot};
 
 /// Takes an operation away from the backend: reads its inputs from the interpreter with their
 /// statuses, registers its outputs, and answers true; or touches nothing and answers false.
@@ -20,6 +20,7 @@ pub struct Executable<B: BackendIr> {
     inputs: [Vec<Input>; 2],
     schedule: Schedule,
     constants: Vec<(TensorIr, HandleKind<B>)>,
+    device: B::Device,
     interpreter: TensorInterpreter<B>,
     hook: Hook<B>,
     /// Part and index of the operation that runs.
@@ -51,31 +52,41 @@ impl<B: BackendIr> Executable<B> {
             inputs: [early, late],
             schedule,
             constants,
-            interpreter: TensorInterpreter::new(device),
+            interpreter: TensorInterpreter::new(device.clone()),
+            device,
             hook,
             at: None,
         }
     }
 
-    /// Runs the first part on what `bind` gives for each of its inputs. Nothing is copied: an operation
-    /// may write into a bound tensor only if nobody else holds it.
-    pub fn forward(
-        &mut self,
-        bind: impl FnMut(Slot) -> HandleKind<B>,
-    ) -> Vec<(Place, HandleKind<B>)> {
+    /// What the first part reads, in the order of its inputs.
+    pub fn forward_slots(&self) -> impl Iterator<Item = Slot> {
+        self.inputs[0].iter().map(|input| input.slot)
+    }
+
+    /// What is bound between the parts, in the order of the second part's inputs.
+    pub fn backward_slots(&self) -> impl Iterator<Item = Slot> {
+        self.inputs[1].iter().map(|input| input.slot)
+    }
+
+    /// Runs the first part on its inputs. Nothing is copied: an operation writes into a bound tensor
+    /// only if nobody else holds it.
+    pub fn forward(&mut self, inputs: Vec<HandleKind<B>>) -> Vec<(Place, HandleKind<B>)> {
         for (tensor, handle) in &self.constants {
             self.interpreter
                 .register_tensor_to_device(tensor.id, handle.clone());
         }
-        self.part(0, bind)
+        self.part(0, inputs)
     }
 
     /// Runs the second part after the first, once.
-    pub fn backward(
-        &mut self,
-        bind: impl FnMut(Slot) -> HandleKind<B>,
-    ) -> Vec<(Place, HandleKind<B>)> {
-        self.part(1, bind)
+    pub fn backward(&mut self, inputs: Vec<HandleKind<B>>) -> Vec<(Place, HandleKind<B>)> {
+        self.part(1, inputs)
+    }
+
+    /// Frees what a first part left for a second that will not run.
+    pub fn abandon(&mut self) {
+        self.interpreter = TensorInterpreter::new(self.device.clone());
     }
 
     /// The operation that runs or, after a panic, ran.
@@ -85,14 +96,11 @@ impl<B: BackendIr> Executable<B> {
         self.schedule.parts[part].get(index)
     }
 
-    fn part(
-        &mut self,
-        part: usize,
-        mut bind: impl FnMut(Slot) -> HandleKind<B>,
-    ) -> Vec<(Place, HandleKind<B>)> {
-        for input in &self.inputs[part] {
+    fn part(&mut self, part: usize, inputs: Vec<HandleKind<B>>) -> Vec<(Place, HandleKind<B>)> {
+        assert_eq!(inputs.len(), self.inputs[part].len(), "one tensor a slot");
+        for (input, handle) in self.inputs[part].iter().zip(inputs) {
             self.interpreter
-                .register_tensor_to_device(input.tensor.id, bind(input.slot));
+                .register_tensor_to_device(input.tensor.id, handle);
         }
         for (index, operation) in self.schedule.parts[part].iter().enumerate() {
             self.at = Some((part, index));
@@ -101,20 +109,11 @@ impl<B: BackendIr> Executable<B> {
             }
         }
         self.at = None;
-        let take = |output: &crate::Output| {
+        let take = |output: &Output| {
             let handle = self.interpreter.get_tensor(&output.tensor);
             (output.place.clone(), handle)
         };
         self.schedule.outputs[part].iter().map(take).collect()
-    }
-}
-
-/// What is left of a run that ended before its second part: the next forward starts afresh, because
-/// every id is bound or written anew before it is read.
-impl<B: BackendIr> Executable<B> {
-    /// Frees what a first part left for a second that will not run.
-    pub fn abandon(&mut self, device: B::Device) {
-        self.interpreter = TensorInterpreter::new(device);
     }
 }
 

@@ -104,8 +104,7 @@ fn initial_state(bench: &mut Bench) -> Result<(), String> {
     // Both draw from the backend's generator, which is one for all threads.
     let _lock = crate::method::generator();
     Flex::seed(&Default::default(), bench.seed);
-    let traced = executable(&program).forward(|slot| unreachable!("{slot:?} of initial state"));
-    let traced = floats(traced);
+    let traced = floats(executable(&program).forward(Vec::new()));
     let made = bench.params.iter().enumerate();
     for (index, param) in made {
         same(&traced, &Place::Param(index as u32), &param.values)?;
@@ -126,7 +125,7 @@ fn run(bench: &mut Bench, d_losses: &[f32], d_maps: &[Vec<f32>]) -> Result<Resul
         HandleKind::Float(Flex::float_from_data(data, &Default::default()))
     };
     let owned = |owned: &Owned| float(&owned.shape, &owned.values);
-    let mut results = executable.forward(|slot| match slot {
+    let bind = |slot| match slot {
         Slot::Tap(index) => owned(&bench.taps[index as usize]),
         Slot::Param(index) => owned(&bench.params[index as usize]),
         Slot::Buffer(index) => owned(&bench.buffers[index as usize]),
@@ -138,16 +137,16 @@ fn run(bench: &mut Bench, d_losses: &[f32], d_maps: &[Vec<f32>]) -> Result<Resul
                 HandleKind::Int(Flex::int_from_data(data, &Default::default()))
             }
         },
-        Slot::DLoss(_) | Slot::DMap(_) => unreachable!("bound between the parts"),
-    });
-    results.extend(executable.backward(|slot| match slot {
         Slot::DLoss(index) => float(&[1], &[d_losses[index as usize]]),
         Slot::DMap(index) => {
             let index = index as usize;
             float(&bench.map_shape(index), &d_maps[index])
         }
-        other => unreachable!("{other:?} is bound first"),
-    }));
+    };
+    let inputs = executable.forward_slots().map(bind).collect();
+    let mut results = executable.forward(inputs);
+    let inputs = executable.backward_slots().map(bind).collect();
+    results.extend(executable.backward(inputs));
     Ok(floats(results))
 }
 

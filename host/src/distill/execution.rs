@@ -1,0 +1,64 @@
+//! Who computes a method: this host, from the program that the plugin gives, or the plugin.
+
+use crate::config::Execution;
+use crate::plugin::Method;
+
+use super::DistillError;
+
+/// Who computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Executor {
+    /// This host.
+    Program,
+    /// The plugin.
+    Plugin,
+}
+
+/// Decides for a planned method. Programs are exchanged in one exact format
+/// ([`kd_graph::FORMAT`]): of another, nothing is read.
+///
+/// # Errors
+/// If what is asked for, or what is left, is not offered.
+pub fn choose(method: &Method, wanted: Execution) -> Result<Executor, DistillError> {
+    let refuse = |reason: String| {
+        Err(DistillError::Program {
+            method: method.manifest().id.clone(),
+            reason,
+        })
+    };
+    let Some(door) = method.program_door() else {
+        return match wanted {
+            Execution::Auto | Execution::Plugin => Ok(Executor::Plugin),
+            Execution::Program => refuse(
+                "the plugin offers none; leave `distill.execution` at `auto`".to_owned(),
+            ),
+        };
+    };
+    let readable = door.format == kd_graph::FORMAT;
+    match (wanted, readable, door.only) {
+        (Execution::Plugin, _, false) => Ok(Executor::Plugin),
+        (Execution::Plugin, _, true) => refuse(
+            "the plugin cannot compute by itself; leave `distill.execution` at `auto`, or use a \
+             build of it with `--features cpu`"
+                .to_owned(),
+        ),
+        (_, true, _) => Ok(Executor::Program),
+        (Execution::Auto, false, false) => {
+            tracing::warn!(
+                target: "kdhost::distill",
+                "method `{}`: its program is written in `{}`, this kdhost reads `{}`; the plugin \
+                 computes by itself on the CPU, which is slower: rebuild it with this kdhost's SDK",
+                method.manifest().id,
+                door.format,
+                kd_graph::FORMAT
+            );
+            Ok(Executor::Plugin)
+        }
+        (_, false, _) => refuse(format!(
+            "it is written in `{}`, this kdhost reads `{}`; rebuild the plugin with this kdhost's \
+             SDK, or with `--features cpu` so that it computes by itself",
+            door.format,
+            kd_graph::FORMAT
+        )),
+    }
+}

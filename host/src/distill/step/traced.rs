@@ -1,0 +1,410 @@
+//! This host computes, from the program that the plugin gave.
+
+use std::time::{Duration, Instant};
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use kd_graph::{Place, Slot};
+
+use crate::data::Batch;
+use crate::graph::compiled::{Input, Value};
+use crate::kernels::is_on_host;
+use crate::plugin::{CallInfo, Method, ProgramKind};
+use crate::state::Array;
+
+use super::{DistillStep, TapValues, by_slot, in_head_order};
+use crate::distill::DistillError;
+use crate::distill::distiller::Distiller;
+use crate::distill::execution::Executor;
+use crate::distill::programs::{self, Key, Programs, Taken};
+use crate::distill::tap_view::TapView;
+use crate::distill::taps::STUDENT;
+use crate::distill::targets::{self, Target, TargetValues};
+
+/// What a program reads of one micro-batch, on its device.
+struct Bound {
+    /// None where the plan does not use the tap.
+    taps: Vec<Option<Tensor<4>>>,
+    targets: Vec<Target>,
+    device: Device,
+}
+
+impl Bound {
+    /// # Panics
+    /// If a used tap is missing: a bug of the engine.
+    fn new(
+        distiller: &Distiller,
+        student: &TapValues,
+        teacher: &TapValues,
+        batch: &Batch,
+    ) -> Self {
+        let tap = |(binding, used): (&crate::plugin::TapBinding, &u32)| {
+            let from = if binding.role == STUDENT {
+                student
+            } else {
+                teacher
+            };
+            (*used != 0).then(|| {
+                let tap = from.get(&binding.name);
+                let tap = tap.expect("the engine requests every used tap");
+                tap.clone().without_autodiff()
+            })
+        };
+        let build = |name: &String| {
+            (targets::find(name).expect("targets were checked at bind time"))(batch)
+        };
+        Bound {
+            taps: (distiller.bindings.iter())
+                .zip(&distiller.plan.tap_use)
+                .map(tap)
+                .collect(),
+            targets: distiller.manifest.targets.iter().map(build).collect(),
+            device: distiller.programs.device().clone(),
+        }
+    }
+
+    fn key(&self, distiller: &Distiller, kind: ProgramKind, call: &CallInfo) -> Key {
+        let tap = |(tap, binding): (&Option<Tensor<4>>, &crate::plugin::TapBinding)| match tap {
+            Some(tap) => tap.dims().to_vec(),
+            None => vec![0, binding.channels, 0, 0],
+        };
+        let target = |target: &Target| {
+            let is_int = matches!(target.values, TargetValues::I64(_));
+            (target.shape.clone(), is_int)
+        };
+        let wanted = |weight: &f64| kind == ProgramKind::Training && *weight != 0.0;
+        Key {
+            kind,
+            detach_student: call.detach_student,
+            taps: self.taps.iter().zip(&distiller.bindings).map(tap).collect(),
+            targets: self.targets.iter().map(target).collect(),
+            loss_wanted: distiller.loss_weights.iter().map(wanted).collect(),
+        }
+    }
+
+    fn tap(&self, index: usize, channels: usize) -> Input {
+        Input::Map(match &self.taps[index] {
+            Some(tap) => tap.clone(),
+            None => Tensor::zeros([0, channels, 0, 0], &self.device),
+        })
+    }
+
+    fn target(&self, index: usize) -> Input {
+        let Target { shape, values } = &self.targets[index];
+        match values {
+            TargetValues::F32(values) => floats(values.clone(), shape, &self.device),
+            TargetValues::I64(values) => {
+                let data = TensorData::new(values.clone(), [values.len()]);
+                let values = Tensor::<1, Int>::from_data(data, &self.device);
+                Input::Ints(values, shape.clone())
+            }
+        }
+    }
+}
+
+/// Parameters as tensors, without a copy where host and program share memory; they go back on drop.
+struct LentParams<'a> {
+    arrays: &'a mut [Array],
+    tensors: Vec<Tensor<1>>,
+}
+
+impl<'a> LentParams<'a> {
+    fn new(arrays: &'a mut [Array], device: &Device) -> Self {
+        let tensors = arrays
+            .iter_mut()
+            .map(|array| {
+                let values = std::mem::take(&mut array.data);
+                let len = values.len();
+                Tensor::from_data(TensorData::new(values, [len]), device)
+            })
+            .collect();
+        LentParams { arrays, tensors }
+    }
+
+    fn input(&self, index: usize) -> Input {
+        Input::Floats(self.tensors[index].clone(), self.arrays[index].shape.clone())
+    }
+}
+
+impl Drop for LentParams<'_> {
+    fn drop(&mut self) {
+        for (array, tensor) in self.arrays.iter_mut().zip(self.tensors.drain(..)) {
+            array.data = values(tensor);
+        }
+    }
+}
+
+impl Distiller {
+    /// As [`Distiller::step`].
+    pub(super) fn step_by_program<E: From<DistillError>>(
+        &mut self,
+        call: &CallInfo,
+        student: &TapValues,
+        teacher: &TapValues,
+        batch: &Batch,
+        scale: f32,
+        judge: impl FnOnce(Vec<Tensor<4>>) -> Result<Vec<Tensor<4>>, E>,
+    ) -> Result<DistillStep, E> {
+        let started = Instant::now();
+        let bound = Bound::new(self, student, teacher, batch);
+        let key = bound.key(self, ProgramKind::Training, call);
+        let clock = Instant::now();
+        let Some(mut taken) = self.ready(call, &key)? else {
+            return self.step_by_plugin(call, student, teacher, batch, scale, judge);
+        };
+        let params = LentParams::new(&mut self.params, &bound.device);
+        let bindings = &self.bindings;
+        let buffers = &self.buffers;
+        let results = taken.program.forward(&mut |slot| match slot {
+            Slot::Tap(index) => bound.tap(index as usize, bindings[index as usize].channels),
+            Slot::Param(index) => params.input(index as usize),
+            Slot::Buffer(index) => {
+                let buffer = &buffers[index as usize];
+                floats(buffer.data.clone(), &buffer.shape, &bound.device)
+            }
+            Slot::Target(index) => bound.target(index as usize),
+            Slot::DLoss(_) | Slot::DMap(_) => unreachable!("bound between the parts"),
+        });
+        let failed = |failure| programs::failed(&self.method, "forward", failure);
+        let forwarded = Forwarded::new(results.map_err(failed)?, self.plan.losses.len());
+        let forward = clock.elapsed();
+        for (spec, value) in self.plan.losses.iter().zip(&forwarded.losses) {
+            let loss = format!("loss `{}`", spec.name);
+            self.method
+                .check_finite("forward", &loss, std::slice::from_ref(value))
+                .map_err(DistillError::from)?;
+        }
+        for (spec, map) in self.plan.maps.iter().zip(&forwarded.maps) {
+            check_finite(&self.method, "forward", &format!("map `{}`", spec.name), map)?;
+        }
+
+        let mut judging = Duration::ZERO;
+        let mut d_maps: Vec<Tensor<4>> = Vec::new();
+        if !forwarded.maps.is_empty() {
+            let clock = Instant::now();
+            d_maps = by_slot(
+                judge(in_head_order(forwarded.maps, &self.map_order))?,
+                &self.map_order,
+            );
+            judging = clock.elapsed();
+        }
+        let weights = &self.loss_weights;
+        let clock = Instant::now();
+        let results = taken.program.backward(&mut |slot| match slot {
+            Slot::DLoss(index) => {
+                let upstream = weights[index as usize] as f32 * scale;
+                floats(vec![upstream], &[1], &bound.device)
+            }
+            Slot::DMap(index) => Input::Map(d_maps[index as usize].clone()),
+            other => unreachable!("{other:?} is bound before the first part"),
+        });
+        let failed = |failure| programs::failed(&self.method, "backward", failure);
+        let results = results.map_err(failed)?;
+        let backward = clock.elapsed();
+        drop(params);
+        self.programs.put(key, taken);
+
+        let mut tap_gradients = Vec::new();
+        let mut param_gradients: Vec<Vec<f32>> =
+            self.params.iter().map(|p| vec![0.0; p.data.len()]).collect();
+        for (place, value) in results {
+            match (place, value) {
+                (Place::DTap(index), Value::Map(gradient)) => {
+                    let binding = &self.bindings[index as usize];
+                    if binding.grad {
+                        let what = format!("the gradient of tap `{}`", binding.name);
+                        check_finite(&self.method, "backward", &what, &gradient)?;
+                        tap_gradients.push((binding.name.clone(), gradient));
+                    }
+                }
+                (Place::DParam(index), Value::Floats(gradient)) => {
+                    let gradient = values(gradient);
+                    let name = &self.plan.params[index as usize].name;
+                    let what = format!("the gradient of parameter `{name}`");
+                    self.method
+                        .check_finite("backward", &what, &gradient)
+                        .map_err(DistillError::from)?;
+                    param_gradients[index as usize] = gradient;
+                }
+                (place, _) => unreachable!("a checked program gives no {place:?} here"),
+            }
+        }
+        write_buffers(&mut self.buffers, forwarded.buffers);
+        let names = self.plan.losses.iter().map(|l| l.name.clone());
+        Ok(DistillStep {
+            losses: names.zip(forwarded.losses).collect(),
+            tap_gradients,
+            param_gradients,
+            metrics: forwarded.metrics,
+            forward,
+            judging,
+            backward,
+            boundary: started
+                .elapsed()
+                .saturating_sub(forward + judging + backward),
+        })
+    }
+
+    /// As [`Distiller::maps`], for a method that has some.
+    pub(super) fn maps_by_program(
+        &mut self,
+        call: &CallInfo,
+        student: &TapValues,
+        teacher: &TapValues,
+        batch: &Batch,
+    ) -> Result<Vec<Tensor<4>>, DistillError> {
+        let bound = Bound::new(self, student, teacher, batch);
+        let key = bound.key(self, ProgramKind::Forward, call);
+        let Some(mut taken) = self.ready(call, &key)? else {
+            return self.maps_by_plugin(call, student, teacher, batch);
+        };
+        let params = LentParams::new(&mut self.params, &bound.device);
+        let (bindings, buffers) = (&self.bindings, &self.buffers);
+        let results = taken.program.forward(&mut |slot| match slot {
+            Slot::Tap(index) => bound.tap(index as usize, bindings[index as usize].channels),
+            Slot::Param(index) => params.input(index as usize),
+            Slot::Buffer(index) => {
+                let buffer = &buffers[index as usize];
+                floats(buffer.data.clone(), &buffer.shape, &bound.device)
+            }
+            Slot::Target(index) => bound.target(index as usize),
+            Slot::DLoss(_) | Slot::DMap(_) => unreachable!("a first part alone"),
+        });
+        let failed = |failure| programs::failed(&self.method, "forward", failure);
+        let forwarded = Forwarded::new(results.map_err(failed)?, self.plan.losses.len());
+        drop(params);
+        taken.program.abandon();
+        self.programs.put(key, taken);
+        for (spec, map) in self.plan.maps.iter().zip(&forwarded.maps) {
+            check_finite(&self.method, "forward", &format!("map `{}`", spec.name), map)?;
+        }
+        Ok(in_head_order(forwarded.maps, &self.map_order))
+    }
+
+    /// Initial values of parameters and buffers, drawn as the plugin would draw them.
+    pub(in crate::distill) fn init_by_program(
+        &mut self,
+        call: &CallInfo,
+    ) -> Result<(), DistillError> {
+        if self.params.is_empty() && self.buffers.is_empty() {
+            return Ok(());
+        }
+        // On the CPU whatever the run's device: its draws do not depend on the machine.
+        let device = Device::flex();
+        let key = Key {
+            kind: ProgramKind::Init,
+            detach_student: false,
+            taps: Vec::new(),
+            targets: Vec::new(),
+            loss_wanted: Vec::new(),
+        };
+        let mut programs = Programs::new(device.clone());
+        let mut taken = programs.take(&mut self.method, &self.plan, call, &key)?;
+        device.seed(call.seed);
+        let results = taken
+            .program
+            .forward(&mut |slot| unreachable!("{slot:?} of initial values"));
+        let failed = |failure| programs::failed(&self.method, "init_state", failure);
+        for (place, value) in results.map_err(failed)? {
+            let Value::Floats(value) = value else {
+                unreachable!("initial values are flat");
+            };
+            let array = match place {
+                Place::Param(index) => &mut self.params[index as usize],
+                Place::Buffer(index) => &mut self.buffers[index as usize],
+                other => unreachable!("a checked program gives no {other:?} here"),
+            };
+            array.data = values(value);
+        }
+        Ok(())
+    }
+
+    /// The program for `key`; none if the method turned out to be untraceable and the plugin computes
+    /// from now on.
+    fn ready(&mut self, call: &CallInfo, key: &Key) -> Result<Option<Taken>, DistillError> {
+        let taken = self.programs.take(&mut self.method, &self.plan, call, key);
+        match taken {
+            Ok(taken) => Ok(Some(taken)),
+            Err(error) if self.may_fall_back => {
+                tracing::warn!(
+                    target: "kdhost::distill",
+                    "{error}; the plugin computes by itself on the CPU from here on"
+                );
+                self.executor = Executor::Plugin;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What a first part gave, in slot order.
+struct Forwarded {
+    losses: Vec<f32>,
+    maps: Vec<Tensor<4>>,
+    metrics: Vec<(String, f64)>,
+    buffers: Vec<(usize, Tensor<1>)>,
+}
+
+impl Forwarded {
+    fn new(results: Vec<(Place, Value)>, losses: usize) -> Self {
+        let mut forwarded = Forwarded {
+            losses: vec![0.0; losses],
+            maps: Vec::new(),
+            metrics: Vec::new(),
+            buffers: Vec::new(),
+        };
+        let mut maps: Vec<(u32, Tensor<4>)> = Vec::new();
+        for (place, value) in results {
+            match (place, value) {
+                (Place::Loss(index), Value::Floats(loss)) => {
+                    forwarded.losses[index as usize] = values(loss)[0];
+                }
+                (Place::Map(index), Value::Map(map)) => maps.push((index, map)),
+                (Place::Metric(name), Value::Floats(value)) => {
+                    forwarded.metrics.push((name, f64::from(values(value)[0])));
+                }
+                (Place::Buffer(index), Value::Floats(value)) => {
+                    forwarded.buffers.push((index as usize, value));
+                }
+                (place, _) => unreachable!("a checked program gives no {place:?} here"),
+            }
+        }
+        maps.sort_by_key(|(index, _)| *index);
+        forwarded.maps = maps.into_iter().map(|(_, map)| map).collect();
+        forwarded
+    }
+}
+
+fn write_buffers(buffers: &mut [Array], given: Vec<(usize, Tensor<1>)>) {
+    for (slot, value) in given {
+        buffers[slot].data = values(value);
+    }
+}
+
+fn floats(values: Vec<f32>, shape: &[usize], device: &Device) -> Input {
+    let len = values.len();
+    let values = Tensor::from_data(TensorData::new(values, [len]), device);
+    Input::Floats(values, shape.to_vec())
+}
+
+/// Values of a flat tensor; moved out where nobody else holds them.
+fn values(tensor: Tensor<1>) -> Vec<f32> {
+    let data = tensor.into_data();
+    data.try_into_vec::<f32>().expect("programs give f32")
+}
+
+/// Refuses NaN and infinity; off the CPU one number is read unless something is wrong.
+fn check_finite(
+    method: &Method,
+    entry: &'static str,
+    what: &str,
+    tensor: &Tensor<4>,
+) -> Result<(), DistillError> {
+    if !is_on_host(tensor) {
+        let probe = tensor.clone().mul_scalar(0.0).sum().into_scalar::<f32>();
+        if probe == 0.0 {
+            return Ok(());
+        }
+    }
+    Ok(method.check_finite(entry, what, TapView::new(tensor).values())?)
+}
