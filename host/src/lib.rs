@@ -12,6 +12,7 @@ pub mod distill;
 pub mod engine;
 pub mod eval;
 pub mod exit_code;
+pub mod graph;
 pub mod kernels;
 pub mod maps;
 pub mod model;
