@@ -125,7 +125,10 @@ fn of_distill(error: &DistillError) -> Option<i32> {
         DistillError::UnknownTap { .. }
         | DistillError::UnknownRole { .. }
         | DistillError::UnknownTarget { .. } => PLUGIN_LOAD,
-        DistillError::Schedule { .. } | DistillError::Plan { .. } => PLUGIN_RUN,
+        DistillError::Schedule { .. }
+        | DistillError::Plan { .. }
+        | DistillError::Program { .. }
+        | DistillError::Execution { .. } => PLUGIN_RUN,
     })
 }
 

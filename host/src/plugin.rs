@@ -23,7 +23,7 @@ pub use error::{PluginCallError, PluginLoadError};
 pub use library::Library;
 pub use manifest::{Manifest, MethodManifest};
 pub use method::{
-    ArrayMut, CallInfo, LossSpec, MapSpec, Method, Plan, ProgramDoor, ProgramKind, Saved, TapBinding,
-    TensorArg, TensorData, TensorSpec, TraceRequest,
+    ArrayMut, CallInfo, LossSpec, MapSpec, Method, Plan, ProgramDoor, ProgramKind, Saved,
+    TapBinding, TensorArg, TensorData, TensorSpec, TraceRequest,
 };
 pub use resolve::SearchPath;

@@ -29,9 +29,9 @@ pub fn choose(method: &Method, wanted: Execution) -> Result<Executor, DistillErr
     let Some(door) = method.program_door() else {
         return match wanted {
             Execution::Auto | Execution::Plugin => Ok(Executor::Plugin),
-            Execution::Program => refuse(
-                "the plugin offers none; leave `distill.execution` at `auto`".to_owned(),
-            ),
+            Execution::Program => {
+                refuse("the plugin offers none; leave `distill.execution` at `auto`".to_owned())
+            }
         };
     };
     let readable = door.format == kd_graph::FORMAT;

@@ -139,4 +139,3 @@ pub(super) fn array_muts(arrays: &mut [Array]) -> Vec<ArrayMut<'_>> {
 fn array_arg(array: &Array) -> TensorArg<'_> {
     TensorArg::f32(&array.shape, &array.data)
 }
-

@@ -169,6 +169,7 @@ fn plain(config: &Config) -> Config {
         method: String::new(),
         loss_weights: Default::default(),
         taps: Vec::new(),
+        execution: Default::default(),
         config: Default::default(),
     };
     plain.eval.oracle = false;

@@ -40,7 +40,10 @@ impl GraphBackend for burn::backend::Cube {
 }
 
 /// Runs an operation of the format.
-fn own<O: OwnOps>(custom: &CustomOpIr, interpreter: &mut TensorInterpreter<O::Backend>) {
+fn own<O: OwnOps<Backend: BackendIr>>(
+    custom: &CustomOpIr,
+    interpreter: &mut TensorInterpreter<O::Backend>,
+) {
     let inputs: Vec<FloatTensor<O::Backend>> = (custom.inputs.iter())
         .map(|input| match interpreter.get_tensor(input) {
             HandleKind::Float(tensor) => tensor,

@@ -93,10 +93,7 @@ pub fn preferred_types(device: &Device) -> (DType, u32) {
     (settings.int_dtype.into(), bool_bytes)
 }
 
-fn make<B: GraphBackend>(
-    program: &Program,
-    device: B::Device,
-) -> Result<Box<dyn Compiled>, Failure>
+fn make<B: GraphBackend>(program: &Program, device: B::Device) -> Result<Box<dyn Compiled>, Failure>
 where
     burn::backend::DispatchTensor: burn::backend::DispatchKindConversion<B>,
 {
@@ -158,7 +155,9 @@ fn run<B: BackendIr, T: Send>(
 /// Name and extents of an operation.
 fn describe(operation: &OperationIr) -> String {
     let shapes = |tensors: &mut dyn Iterator<Item = &kd_graph::burn_ir::TensorIr>| {
-        let shapes: Vec<String> = tensors.map(|tensor| format!("{:?}", tensor.shape)).collect();
+        let shapes: Vec<String> = tensors
+            .map(|tensor| format!("{:?}", tensor.shape))
+            .collect();
         shapes.join(", ")
     };
     format!(
@@ -207,4 +206,3 @@ where
     };
     (place, value)
 }
-

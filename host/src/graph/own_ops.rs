@@ -1,8 +1,12 @@
 //! The operations of [`kd_graph::ops`]: from a program's words to calls.
 
+#[cfg(any(test, feature = "cuda"))]
 mod composed;
 mod kernels;
+#[cfg(test)]
+mod tests;
 
+#[cfg(feature = "cuda")]
 pub(super) use composed::Composed;
 pub(super) use kernels::Kernels;
 

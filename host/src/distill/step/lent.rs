@@ -2,15 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 
 use crate::data::Batch;
 use crate::plugin::{ArrayMut, CallInfo, TensorArg};
 use crate::state::Array;
 
 use super::{
-    DistillStep, TapValues, array_arg, array_mut, array_muts, by_slot, in_head_order,
-    tensor, zeros,
+    DistillStep, TapValues, array_arg, array_mut, array_muts, by_slot, in_head_order, tensor, zeros,
 };
 use crate::distill::DistillError;
 use crate::distill::distiller::Distiller;

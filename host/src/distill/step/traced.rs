@@ -31,12 +31,7 @@ struct Bound {
 impl Bound {
     /// # Panics
     /// If a used tap is missing: a bug of the engine.
-    fn new(
-        distiller: &Distiller,
-        student: &TapValues,
-        teacher: &TapValues,
-        batch: &Batch,
-    ) -> Self {
+    fn new(distiller: &Distiller, student: &TapValues, teacher: &TapValues, batch: &Batch) -> Self {
         let tap = |(binding, used): (&crate::plugin::TapBinding, &u32)| {
             let from = if binding.role == STUDENT {
                 student
@@ -121,7 +116,10 @@ impl<'a> LentParams<'a> {
     }
 
     fn input(&self, index: usize) -> Input {
-        Input::Floats(self.tensors[index].clone(), self.arrays[index].shape.clone())
+        Input::Floats(
+            self.tensors[index].clone(),
+            self.arrays[index].shape.clone(),
+        )
     }
 }
 
@@ -174,7 +172,12 @@ impl Distiller {
                 .map_err(DistillError::from)?;
         }
         for (spec, map) in self.plan.maps.iter().zip(&forwarded.maps) {
-            check_finite(&self.method, "forward", &format!("map `{}`", spec.name), map)?;
+            check_finite(
+                &self.method,
+                "forward",
+                &format!("map `{}`", spec.name),
+                map,
+            )?;
         }
 
         let mut judging = Duration::ZERO;
@@ -204,8 +207,11 @@ impl Distiller {
         self.programs.put(key, taken);
 
         let mut tap_gradients = Vec::new();
-        let mut param_gradients: Vec<Vec<f32>> =
-            self.params.iter().map(|p| vec![0.0; p.data.len()]).collect();
+        let mut param_gradients: Vec<Vec<f32>> = self
+            .params
+            .iter()
+            .map(|p| vec![0.0; p.data.len()])
+            .collect();
         for (place, value) in results {
             match (place, value) {
                 (Place::DTap(index), Value::Map(gradient)) => {
@@ -275,7 +281,12 @@ impl Distiller {
         taken.program.abandon();
         self.programs.put(key, taken);
         for (spec, map) in self.plan.maps.iter().zip(&forwarded.maps) {
-            check_finite(&self.method, "forward", &format!("map `{}`", spec.name), map)?;
+            check_finite(
+                &self.method,
+                "forward",
+                &format!("map `{}`", spec.name),
+                map,
+            )?;
         }
         Ok(in_head_order(forwarded.maps, &self.map_order))
     }

@@ -66,7 +66,12 @@ impl<B: Backend> OwnOps for Composed<B> {
     ) -> FloatTensor<B> {
         let level = |(range, size)| {
             let x = to_map::<B>(rows::<B>(&x, range), size);
-            to_cells::<B>(B::conv2d(x, weight.clone(), Some(bias.clone()), options(conv)))
+            to_cells::<B>(B::conv2d(
+                x,
+                weight.clone(),
+                Some(bias.clone()),
+                options(conv),
+            ))
         };
         let y = joined::<B>(ranges(&conv.sizes).map(level).collect());
         if conv.relu { B::relu(y) } else { y }
@@ -138,7 +143,11 @@ impl<B: Backend> OwnOps for Composed<B> {
 }
 
 /// `[cells, C]` as `[n, what shares a mean, the rest]`.
-fn grouped<B: Backend>(cells: FloatTensor<B>, [n, h, w]: [usize; 3], scope: Scope) -> FloatTensor<B> {
+fn grouped<B: Backend>(
+    cells: FloatTensor<B>,
+    [n, h, w]: [usize; 3],
+    scope: Scope,
+) -> FloatTensor<B> {
     let c = cells.shape()[1];
     let shape = match scope {
         Scope::Image => [n, h * w * c, 1],

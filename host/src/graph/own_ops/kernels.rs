@@ -54,7 +54,7 @@ impl OwnOps for Kernels {
         [wants_x, wants_weight, wants_bias]: [bool; 3],
     ) -> [Option<FlexTensor>; 3] {
         let conv = conv(packed);
-        let shape @ [outputs, inputs, ..] = weight.shape().dims();
+        let shape @ [outputs, inputs, ..]: [usize; 4] = weight.shape().dims();
         if conv.input.is_empty() {
             return [
                 wants_x.then(|| zeros([0, inputs])),
@@ -70,8 +70,7 @@ impl OwnOps for Kernels {
         } else {
             dy
         };
-        let dweight =
-            wants_weight.then(|| Flex::weight_gradient(x, dy.clone(), shape, &conv));
+        let dweight = wants_weight.then(|| Flex::weight_gradient(x, dy.clone(), shape, &conv));
         let dx = wants_x.then(|| Flex::input_gradient(weight, dy, &conv));
         [dx, dweight, dbias]
     }
