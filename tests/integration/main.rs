@@ -11,6 +11,7 @@ mod maps_and_phases;
 mod plugin_calls;
 mod plugin_faults;
 mod plugin_loading;
+mod programs;
 mod refusals;
 mod tidy;
 mod training;

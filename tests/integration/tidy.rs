@@ -35,6 +35,15 @@ fn plugin_ids() -> Vec<String> {
 
 /// Direct dependencies of a crate, those for tests left out.
 fn dependencies(of: &str) -> Vec<String> {
+    let workspaces = [
+        workspace_root().to_owned(),
+        workspace_root().join("plugins"),
+    ];
+    let found = workspaces.iter().find_map(|root| dependencies_in(root, of));
+    found.unwrap_or_else(|| panic!("no package `{of}`"))
+}
+
+fn dependencies_in(workspace: &Path, of: &str) -> Option<Vec<String>> {
     let output = Command::new(env!("CARGO"))
         .args([
             "metadata",
@@ -43,19 +52,19 @@ fn dependencies(of: &str) -> Vec<String> {
             "--no-deps",
             "--offline",
         ])
-        .current_dir(workspace_root())
+        .current_dir(workspace)
         .output()
         .unwrap();
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
-    let package = packages.iter().find(|p| p["name"] == of).unwrap();
-    package["dependencies"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|d| d["kind"] != "dev")
-        .map(|d| d["name"].as_str().unwrap().to_owned())
-        .collect()
+    let package = packages.iter().find(|p| p["name"] == of)?;
+    let direct = package["dependencies"].as_array().unwrap().iter();
+    let direct = direct.filter(|d| d["kind"] != "dev");
+    Some(
+        direct
+            .map(|d| d["name"].as_str().unwrap().to_owned())
+            .collect(),
+    )
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The workspace's own build products, found through cargo.
 //!
 //! `cargo test` builds neither the binaries of other packages nor cdylibs in a place that tests
-//! could know, so one `cargo build` runs behind a lock and its messages say where things are. It
-//! uses the profile of the tests, so that nothing is compiled twice.
+//! could know, so `cargo build` runs behind a lock, for the host and for the plugins, and its messages
+//! say where things are. It uses the profile of the tests, so that nothing is compiled twice.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -77,31 +77,37 @@ pub fn workspace_root() -> &'static Path {
 }
 
 fn build() -> Artifacts {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["build", "--release", "--workspace", "--message-format=json"])
-        .current_dir(workspace_root())
-        .output()
-        .expect("cargo can be started");
-    assert!(
-        output.status.success(),
-        "cargo build failed:\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
     let mut artifacts = Artifacts {
         executables: BTreeMap::new(),
         files: BTreeMap::new(),
     };
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
-        let message: Value = serde_json::from_str(line).expect("cargo writes JSON lines");
-        if message["reason"] == "compiler-artifact" {
-            artifacts.add(&message);
-        }
+    for folder in [".", "plugins"] {
+        artifacts.build(&workspace_root().join(folder));
     }
     artifacts
 }
 
 impl Artifacts {
+    fn build(&mut self, workspace: &Path) {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let output = Command::new(cargo)
+            .args(["build", "--release", "--workspace", "--message-format=json"])
+            .current_dir(workspace)
+            .output()
+            .expect("cargo can be started");
+        assert!(
+            output.status.success(),
+            "cargo build failed:\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            let message: Value = serde_json::from_str(line).expect("cargo writes JSON lines");
+            if message["reason"] == "compiler-artifact" {
+                self.add(&message);
+            }
+        }
+    }
+
     fn add(&mut self, message: &Value) {
         let name = message["target"]["name"].as_str().unwrap_or_default();
         if let Some(executable) = message["executable"].as_str() {

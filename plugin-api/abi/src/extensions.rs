@@ -196,6 +196,10 @@ pub struct KdProgramSink {
         Option<unsafe extern "C" fn(sink: *mut c_void, bytes: *const u8, len: u64) -> KdStatus>,
 }
 
+// SAFETY: immutable data with pointers to immutable data and functions.
+#[expect(unsafe_code, reason = "static tables are shared between threads")]
+unsafe impl Sync for KdGraphTable {}
+
 const _: () = assert!(core::mem::size_of::<KdGraphTable>() == 32);
 const _: () = assert!(core::mem::size_of::<KdTrace>() == 80);
 const _: () = assert!(core::mem::size_of::<KdProgramSink>() == 24);

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "reads the host's call")]
 
 use std::any::Any;
+use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,13 +16,16 @@ use crate::call::Call;
 use crate::log;
 
 /// What the panic hook saw.
-#[derive(Clone, Debug)]
-struct PanicRecord {
-    message: String,
-    location: String,
+#[derive(Debug)]
+pub(crate) struct PanicRecord {
+    pub(crate) message: String,
+    pub(crate) location: String,
+    /// Where asked for with [`catch_with_frames`].
+    pub(crate) frames: Option<Backtrace>,
 }
 
 thread_local! {
+    static WANTS_FRAMES: Cell<bool> = const { Cell::new(false) };
     static DEPTH: Cell<usize> = const { Cell::new(0) };
     static HERE: RefCell<Option<PanicRecord>> = const { RefCell::new(None) };
 }
@@ -80,6 +84,15 @@ pub(crate) fn guard_silent(body: impl FnOnce()) {
     let _ = catch(body);
 }
 
+/// Runs `body` inside an entry; a panic of this thread comes back with the frames that led to it.
+#[cfg(feature = "burn")]
+pub(crate) fn catch_with_frames<T>(body: impl FnOnce() -> T) -> Result<T, PanicRecord> {
+    WANTS_FRAMES.set(true);
+    let result = catch(body);
+    WANTS_FRAMES.set(false);
+    result
+}
+
 fn catch<T>(body: impl FnOnce() -> T) -> Result<T, PanicRecord> {
     install_hook();
     RUNNING.fetch_add(1, Ordering::SeqCst);
@@ -96,6 +109,7 @@ fn catch<T>(body: impl FnOnce() -> T) -> Result<T, PanicRecord> {
         let record = here.or(elsewhere).unwrap_or_else(|| PanicRecord {
             message: payload_text(payload.as_ref()),
             location: "an unknown place".to_owned(),
+            frames: None,
         });
         // Dropping a payload runs foreign code that may panic again.
         std::mem::forget(payload);
@@ -131,6 +145,7 @@ fn record(info: &PanicHookInfo<'_>) -> PanicRecord {
         location: info
             .location()
             .map_or_else(|| "an unknown place".to_owned(), ToString::to_string),
+        frames: WANTS_FRAMES.get().then(Backtrace::force_capture),
     }
 }
 
