@@ -5,6 +5,7 @@ use std::io;
 
 use crate::config::ConfigError;
 use crate::data::DatasetError;
+use crate::device::DeviceError;
 use crate::distill::DistillError;
 use crate::engine::EngineError;
 use crate::model::ModelError;
@@ -40,6 +41,9 @@ fn of_cause(error: &(dyn Error + 'static)) -> Option<i32> {
             ConfigError::Schema { .. } => PLUGIN_LOAD,
             _ => USAGE,
         });
+    }
+    if error.is::<DeviceError>() {
+        return Some(USAGE);
     }
     if error.is::<PluginLoadError>() {
         return Some(PLUGIN_LOAD);
@@ -88,7 +92,8 @@ fn of_engine(error: &EngineError) -> Option<i32> {
         EngineError::Data(inner) => of_cause(inner)?,
         EngineError::Model(inner) => of_cause(inner)?,
         EngineError::Distill(inner) => of_distill(inner)?,
-        EngineError::NoBatches { .. }
+        EngineError::Device(_)
+        | EngineError::NoBatches { .. }
         | EngineError::NoMaps { .. }
         | EngineError::ResumeMismatch { .. }
         | EngineError::UnknownTap { .. } => USAGE,
@@ -132,10 +137,11 @@ fn of_distill(error: &DistillError) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::ComputeDevice;
 
     #[test]
     fn typed_errors_have_their_codes_below_any_context() {
-        let cases: [(anyhow::Error, i32); 8] = [
+        let cases: [(anyhow::Error, i32); 10] = [
             (
                 ConfigError::SetForm {
                     text: "x".to_owned(),
@@ -150,6 +156,21 @@ mod tests {
                 }
                 .into(),
                 PLUGIN_LOAD,
+            ),
+            (
+                DeviceError::NotBuilt {
+                    device: ComputeDevice::Cuda(0),
+                }
+                .into(),
+                USAGE,
+            ),
+            (
+                EngineError::from(DeviceError::Absent {
+                    device: ComputeDevice::Cuda(1),
+                    found: 1,
+                })
+                .into(),
+                USAGE,
             ),
             (
                 PluginLoadError::NotFound {

@@ -1,5 +1,7 @@
 //! Exponential moving average of a detector's weights, for evaluation and export.
 
+use burn::tensor::Device;
+
 use super::weights::{ModelWeights, WeightsError};
 use crate::model::ParamSpec;
 use crate::state::StateDict;
@@ -38,6 +40,15 @@ impl Ema {
         }
     }
 
+    /// The same average on a plain `device`.
+    #[must_use]
+    pub fn on(self, device: &Device) -> Self {
+        Ema {
+            weights: self.weights.on(device),
+            ..self
+        }
+    }
+
     /// The averaged weights.
     #[must_use]
     pub fn weights(&self) -> &ModelWeights {
@@ -61,6 +72,14 @@ impl Ema {
     pub fn update(&mut self, weights: &ModelWeights) {
         let blend = (1.0 - self.next_decay()) as f32;
         for (index, spec) in weights.specs().iter().enumerate() {
+            if !weights.are_on_host() {
+                let new = weights.tensors()[index].clone();
+                self.weights.replace(index, |average| match spec.kind {
+                    kind if kind.is_buffer() => new,
+                    _ => average.clone() + (new - average).mul_scalar(blend),
+                });
+                continue;
+            }
             weights.with_param(index, |new| {
                 self.weights.with_param_mut(index, |average| {
                     if spec.kind.is_buffer() {
