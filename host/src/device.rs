@@ -4,9 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
 
 /// The device of a run, as configurations and command lines name it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum ComputeDevice {
     /// This machine's processor.
     #[default]
@@ -43,6 +45,12 @@ pub enum DeviceError {
         /// GPUs that the driver shows; 0 without a driver.
         found: usize,
     },
+    /// Work on it did not come to an end.
+    #[error("the device failed: {reason}")]
+    Failed {
+        /// What its driver says.
+        reason: String,
+    },
 }
 
 impl ComputeDevice {
@@ -65,6 +73,16 @@ impl ComputeDevice {
             ComputeDevice::Cuda(_) => "cuda",
         }
     }
+}
+
+/// Waits until a device has done all that it was given, so that a clock can be read.
+///
+/// # Errors
+/// If it failed.
+pub fn wait_for(device: &Device) -> Result<(), DeviceError> {
+    device.sync().map_err(|error| DeviceError::Failed {
+        reason: error.to_string(),
+    })
 }
 
 #[cfg(feature = "cuda")]
@@ -97,6 +115,20 @@ impl FromStr for ComputeDevice {
             (_, Some(Ok(index))) => Ok(ComputeDevice::Cuda(index)),
             _ => Err(DeviceError::Unknown { text: text.into() }),
         }
+    }
+}
+
+impl TryFrom<String> for ComputeDevice {
+    type Error = DeviceError;
+
+    fn try_from(text: String) -> Result<Self, DeviceError> {
+        text.parse()
+    }
+}
+
+impl From<ComputeDevice> for String {
+    fn from(device: ComputeDevice) -> String {
+        device.to_string()
     }
 }
 

@@ -42,8 +42,11 @@ fn of_cause(error: &(dyn Error + 'static)) -> Option<i32> {
             _ => USAGE,
         });
     }
-    if error.is::<DeviceError>() {
-        return Some(USAGE);
+    if let Some(error) = error.downcast_ref::<DeviceError>() {
+        return Some(match error {
+            DeviceError::Failed { .. } => RUN_FAILED,
+            _ => USAGE,
+        });
     }
     if error.is::<PluginLoadError>() {
         return Some(PLUGIN_LOAD);
@@ -91,9 +94,9 @@ fn of_engine(error: &EngineError) -> Option<i32> {
         EngineError::Config(inner) => of_cause(inner)?,
         EngineError::Data(inner) => of_cause(inner)?,
         EngineError::Model(inner) => of_cause(inner)?,
+        EngineError::Device(inner) => of_cause(inner)?,
         EngineError::Distill(inner) => of_distill(inner)?,
-        EngineError::Device(_)
-        | EngineError::NoBatches { .. }
+        EngineError::NoBatches { .. }
         | EngineError::NoMaps { .. }
         | EngineError::ResumeMismatch { .. }
         | EngineError::UnknownTap { .. } => USAGE,

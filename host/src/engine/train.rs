@@ -173,7 +173,10 @@ impl<'a> Session<'a> {
             .library
             .as_ref()
             .map(|library| plugin_facts(library, config));
-        let environment = Environment::current(plugin);
+        let environment = Environment {
+            device: config.compute_device(),
+            ..Environment::current(plugin)
+        };
         let hash = config_hash(config);
         let teacher = run.teacher.take();
         let mut learner = learner(

@@ -7,6 +7,10 @@ use crate::kernels::is_on_host;
 /// A gradient, a momentum, a moment: on the CPU a vector that loops work on in place, elsewhere a
 /// tensor that never leaves its device in a step.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "two or three for each parameter: a box would save nothing that counts"
+)]
 pub enum Values {
     /// In the memory of the CPU.
     Host(Vec<f32>),

@@ -261,6 +261,7 @@ impl ModelWeights {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::kernels::with_operations;
     use crate::model::{Init, ParamKind, Part};
 
     pub(crate) fn spec(name: &str, length: usize, kind: ParamKind, part: Part) -> ParamSpec {
@@ -378,7 +379,20 @@ pub(crate) mod tests {
             mean: flat_tensor(vec![31.0, 22.0, 13.0]),
             var: flat_tensor(vec![1.0, 2.0, 3.0]),
         };
+        let mut on_device = weights.clone();
+        with_operations(true, || {
+            on_device.blend_batch_stats(std::slice::from_ref(&stats), BATCH_NORM_MOMENTUM);
+        });
         weights.blend_batch_stats(&[stats], BATCH_NORM_MOMENTUM);
+        for (index, expected) in [(2, [22.0; 3]), (3, [28.0, 29.0, 30.0])] {
+            on_device.with_param(index, |values| {
+                let near = values
+                    .iter()
+                    .zip(expected)
+                    .all(|(v, e)| (v - e).abs() < 1e-5);
+                assert!(near, "{values:?}");
+            });
+        }
         // 0.9 * [21, 22, 23] + 0.1 * [31, 22, 13]; 0.9 * [31, 32, 33] + 0.1 * [1, 2, 3].
         weights.with_param(2, |mean| assert_eq!(mean, [22.0, 22.0, 22.0]));
         weights.with_param(3, |var| assert_eq!(var, [28.0, 29.0, 30.0]));

@@ -9,7 +9,9 @@ use crate::config::{BoxLoss, Config, NormKind, OptimizerKind};
 use crate::data::{Loader, LoaderOptions, Split, open};
 use crate::engine::assemble::{learner, restore};
 use crate::engine::checkpoint::{Progress, Snapshot};
+use crate::engine::evaluate::{EvaluationSet, evaluate};
 use crate::engine::metrics_log::LogPosition;
+use crate::engine::values::into_vec;
 use crate::kernels::with_operations;
 use crate::model;
 use crate::state::StateDict;
@@ -217,6 +219,80 @@ fn from_one_state_a_step_differs_by_roundings_alone() {
         assert!(gradients < 2e-2, "step {step}: {gradients}");
     }
     assert!(close >= 14, "{close} of {STEPS}");
+}
+
+#[test]
+fn maps_are_judged_and_images_evaluated_the_same_on_any_device() {
+    let mut config = tiny();
+    // Below the probability that every anchor starts with.
+    config.student.score_threshold = 0.005;
+    let dataset = open(&config.data, Split::Val).unwrap();
+    let results = [false, true].map(|on_operations| {
+        with_operations(on_operations, || {
+            // A few steps, so that something is detected.
+            let mut run = Run::new(&config);
+            run.steps(0..3);
+            let weights = &run.learner.weights;
+            let detector = run.learner.detector.as_ref();
+            let batch = run.loader.epoch(0, 0).next().unwrap().unwrap();
+            let assignment = detector.assign([128, 128], &batch.targets);
+            let mut sum = Accumulated {
+                student: vec![None; detector.specs().len()],
+                method: Vec::new(),
+                losses: Vec::new(),
+                metrics: Vec::new(),
+                batch_stats: Vec::new(),
+                times: StepTimes::default(),
+            };
+            let maps = [16, 8, 4, 2, 1].map(|side| {
+                let values = (0..4 * 16 * side * side).map(|i| (i as f32 * 0.7).sin());
+                let data = TensorData::new(values.collect::<Vec<f32>>(), [4, 16, side, side]);
+                Tensor::<4>::from_data(data, &weights.device())
+            });
+            let judge = Judge {
+                detector,
+                leaves: &weights.leaves(&|_| true),
+                precision: Precision::F32,
+                assignment: &assignment,
+                scale: 0.5,
+                step: 0,
+            };
+            let gradients = judge.gradients(maps.to_vec(), &mut sum).unwrap();
+            let maps: Vec<Vec<f32>> = gradients.into_iter().map(into_vec).collect();
+            let head: Vec<Vec<f32>> = sum
+                .student
+                .into_iter()
+                .flatten()
+                .map(|g| g.into_vec())
+                .collect();
+            let set = EvaluationSet {
+                dataset: &dataset,
+                data: &config.data,
+                eval: &config.eval,
+            };
+            let found = evaluate(detector, weights.tensors(), set)
+                .unwrap()
+                .predictions;
+            (maps, head, sum.losses, found)
+        })
+    });
+    let [kernels, operations] = &results;
+    for (a, b) in [(&kernels.0, &operations.0), (&kernels.1, &operations.1)] {
+        assert_eq!(a.len(), b.len());
+        for (a, b) in a.iter().zip(b) {
+            let largest = a.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+            let differ = a
+                .iter()
+                .zip(b)
+                .fold(0.0_f32, |m, (a, b)| m.max((a - b).abs()));
+            assert!(differ <= 1e-4 * largest, "{differ} of {largest}");
+        }
+    }
+    for (a, b) in kernels.2.iter().zip(&operations.2) {
+        assert!(a.0 == b.0 && (a.1 / b.1 - 1.0).abs() < 1e-5, "{a:?} {b:?}");
+    }
+    assert!(!kernels.3.is_empty());
+    assert_eq!(kernels.3.len(), operations.3.len());
 }
 
 #[test]
