@@ -356,8 +356,8 @@ pub struct TrainConfig {
     /// 1.0); 0: off.
     #[schemars(range(min = 0.0))]
     pub grad_clip_value: f64,
-    /// Numbers of activations and convolutions: `f32`, or `bf16`, which halves their memory and is
-    /// faster where the device has units for it. Weights, normalisation, losses, taps and optimizer
+    /// Numbers of activations and convolutions: `f32`, or `bf16`, which takes less memory and is meant
+    /// for devices that have units for it; the CPU is slower with it. Weights, normalisation, losses, taps and optimizer
     /// are `f32` in either case.
     pub precision: Precision,
     /// Micro-batches per optimizer step.

@@ -27,4 +27,4 @@ mod testing;
 
 #[cfg(test)]
 pub(crate) use choice::with_operations;
-pub(crate) use choice::{is_for_kernels, is_on_host, on_pool};
+pub(crate) use choice::{is_for_kernels, is_on_host};

@@ -21,7 +21,6 @@ use crate::distill::inject::inject;
 use crate::distill::schedule::{Phase, Schedule};
 use crate::distill::taps::{STUDENT, TEACHER};
 use crate::distill::{DistillStep, Distiller};
-use crate::kernels::on_pool;
 use crate::model::{BatchStats, Detector, ForwardRequest, Part, ops};
 use crate::plugin::CallInfo;
 
@@ -266,11 +265,12 @@ impl Learner {
         let images = Tensor::<4>::from_data(pixels, &self.weights.device());
         let images = ops::in_precision(images, self.precision);
 
+        let on_host = self.weights.are_on_host();
         let clock = Instant::now();
         let teacher_taps = match (&self.teacher, &self.distiller) {
             (Some(teacher), Some(distiller)) => {
                 let names = distiller.tap_names(TEACHER);
-                on_pool(|| teacher.taps(&images, &names))
+                on_pool(on_host, || teacher.taps(&images, &names))
             }
             _ => Default::default(),
         };
@@ -290,7 +290,7 @@ impl Learner {
             stop_at_taps: false,
         };
         let [_, _, height, width] = batch.shape;
-        let (forward, assignment, losses) = on_pool(|| {
+        let (forward, assignment, losses) = on_pool(on_host, || {
             let forward = self.detector.forward(&leaves, images, &request);
             let head = forward.head.as_ref().expect("a full pass ends at the head");
             let assignment = self.detector.assign([height, width], &batch.targets);
@@ -331,7 +331,7 @@ impl Learner {
         }
 
         let clock = Instant::now();
-        let mut gradients = on_pool(|| total.backward());
+        let mut gradients = on_pool(on_host, || total.backward());
         collect_gradients(&mut sum.student, &leaves, &mut gradients);
         add(&mut sum.times.student_backward, clock.elapsed());
         sum.batch_stats.push(forward.batch_stats);
@@ -367,6 +367,13 @@ fn take_answer(sum: &mut Accumulated, distiller: &Distiller, answer: &DistillSte
             slot.add(gradient);
         }
     }
+}
+
+/// Runs `f` on a thread of the kernels' pool: from outside, each of a pass's hundreds of parallel
+/// loops would wake the pool and be waited for. A device keeps a queue for each thread, so that work
+/// for one stays on this thread.
+fn on_pool<R: Send>(on_host: bool, f: impl FnOnce() -> R + Send) -> R {
+    if on_host { rayon::scope(|_| f()) } else { f() }
 }
 
 fn add(slot: &mut f64, time: Duration) {

@@ -17,21 +17,10 @@ pub(crate) fn is_for_kernels<const D: usize>(tensor: &Tensor<D>) -> bool {
     tensor.dtype() == DType::F32 && is_on_host(tensor)
 }
 
-/// Runs `f` on a thread of the kernels' pool: from outside, each of a pass's hundreds of parallel
-/// loops would wake the pool and be waited for.
-pub(crate) fn on_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
-    let on_operations = mode::on_operations();
-    rayon::scope(|_| mode::run(on_operations, f))
-}
-
 #[cfg(not(test))]
 mod mode {
     pub(super) fn on_operations() -> bool {
         false
-    }
-
-    pub(super) fn run<R>(_on_operations: bool, f: impl FnOnce() -> R) -> R {
-        f()
     }
 }
 
@@ -51,8 +40,8 @@ mod mode {
         ON_OPERATIONS.get()
     }
 
-    /// Runs `f` with Burn's operations everywhere, or not. Of this thread alone, and of what
-    /// [`super::on_pool`] runs for it: other tests go on beside it.
+    /// Runs `f` with Burn's operations everywhere, or not. Of this thread alone: other tests go on
+    /// beside it, and with operations a step stays on its thread.
     pub(crate) fn run<R>(on_operations: bool, f: impl FnOnce() -> R) -> R {
         struct Restore(bool);
         impl Drop for Restore {

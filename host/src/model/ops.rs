@@ -144,16 +144,13 @@ pub fn batch_norm_train(
     } else {
         let column = in_f32(x.cells().clone()).reshape([count, channels, 1, 1]);
         let result = module::batch_norm_train(column, gamma, beta, NORM_EPS);
-        let mut y = result.output.reshape([count, channels]);
+        // What the tape keeps from here on is in the maps' numbers again.
+        let mut y = as_type(result.output.reshape([count, channels]), x.cells().dtype());
         if let Some(residual) = residual {
-            y = y + in_f32(residual);
+            y = y + residual;
         }
         let y = if relu { activation::relu(y) } else { y };
-        (
-            as_type(y, x.cells().dtype()),
-            result.mean.inner(),
-            result.variance.inner(),
-        )
+        (y, result.mean.inner(), result.variance.inner())
     };
     let unbias = count as f64 / (count - 1) as f64;
     Normalized {

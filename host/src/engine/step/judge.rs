@@ -6,10 +6,10 @@ use crate::config::Precision;
 use crate::detection::Assignment;
 use crate::engine::EngineError;
 use crate::engine::values::{Values, into_vec};
-use crate::kernels::on_pool;
+use crate::kernels::is_on_host;
 use crate::model::{Detector, ops};
 
-use super::{Accumulated, add_loss};
+use super::{Accumulated, add_loss, on_pool};
 
 /// The student's head and task losses as a judge of a method's maps.
 pub(super) struct Judge<'a> {
@@ -31,11 +31,12 @@ impl Judge<'_> {
         sum: &mut Accumulated,
     ) -> Result<Vec<Tensor<4>>, EngineError> {
         let device = self.leaves[0].device().without_autodiff();
+        let on_host = is_on_host(&self.leaves[0]);
         let maps: Vec<Tensor<4>> = maps
             .into_iter()
             .map(|map| map.to_device(&device).autodiff().require_grad())
             .collect();
-        let losses = on_pool(|| {
+        let losses = on_pool(on_host, || {
             let maps: Vec<Tensor<4>> = maps
                 .iter()
                 .map(|map| ops::in_precision(map.clone(), self.precision))
@@ -44,7 +45,7 @@ impl Judge<'_> {
             self.detector.losses(&head, self.assignment)
         });
         let total = task_total(&mut sum.losses, losses, "_maps", self.scale, self.step)?;
-        let mut gradients = on_pool(|| total.backward());
+        let mut gradients = on_pool(on_host, || total.backward());
         collect_gradients(&mut sum.student, self.leaves, &mut gradients);
         Ok(maps
             .iter()
