@@ -15,6 +15,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::device::ComputeDevice;
+
 mod error;
 mod layers;
 mod load;
@@ -39,6 +41,9 @@ pub struct Config {
     pub output_dir: PathBuf,
     /// Where controls and teachers are kept for reuse, keyed by content hash.
     pub cache_dir: PathBuf,
+    /// Where everything of a step is computed: `cpu`, or `cuda:0` for the first NVIDIA GPU (a build
+    /// with the feature `cuda`). Checkpoints fit every device.
+    pub device: String,
     /// Data set and input pipeline.
     pub data: DataConfig,
     /// The model to deploy.
@@ -51,6 +56,14 @@ pub struct Config {
     pub distill: DistillConfig,
     /// Evaluation.
     pub eval: EvalConfig,
+}
+
+impl Config {
+    /// The device of the run.
+    #[must_use]
+    pub fn compute_device(&self) -> ComputeDevice {
+        self.device.parse().expect("`validate` has parsed it")
+    }
 }
 
 /// Data set and input pipeline.
@@ -343,6 +356,10 @@ pub struct TrainConfig {
     /// 1.0); 0: off.
     #[schemars(range(min = 0.0))]
     pub grad_clip_value: f64,
+    /// Numbers of activations and convolutions: `f32`, or `bf16`, which takes less memory and is meant
+    /// for devices that have units for it; the CPU is slower with it. Weights, normalisation, losses, taps and optimizer
+    /// are `f32` in either case.
+    pub precision: Precision,
     /// Micro-batches per optimizer step.
     #[schemars(range(min = 1))]
     pub accumulate: usize,
@@ -407,6 +424,16 @@ pub enum OptimizerKind {
     Sgd,
     /// As torch.optim.AdamW.
     Adamw,
+}
+
+/// Numbers of activations and convolutions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32 bits.
+    F32,
+    /// 16 bits: the exponent of f32, 8 bits of the fraction.
+    Bf16,
 }
 
 /// Shape of the learning rate after warm-up.

@@ -30,6 +30,7 @@ pub mod step_times;
 pub mod table;
 pub mod teacher;
 pub mod train;
+pub mod values;
 pub mod weights;
 
 use std::path::PathBuf;
@@ -46,6 +47,9 @@ pub enum EngineError {
     /// Configuration.
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
+    /// Device.
+    #[error(transparent)]
+    Device(#[from] crate::device::DeviceError),
     /// Data set.
     #[error(transparent)]
     Data(#[from] DatasetError),

@@ -5,6 +5,7 @@ use std::io;
 
 use crate::config::ConfigError;
 use crate::data::DatasetError;
+use crate::device::DeviceError;
 use crate::distill::DistillError;
 use crate::engine::EngineError;
 use crate::model::ModelError;
@@ -38,6 +39,12 @@ fn of_cause(error: &(dyn Error + 'static)) -> Option<i32> {
     if let Some(error) = error.downcast_ref::<ConfigError>() {
         return Some(match error {
             ConfigError::Schema { .. } => PLUGIN_LOAD,
+            _ => USAGE,
+        });
+    }
+    if let Some(error) = error.downcast_ref::<DeviceError>() {
+        return Some(match error {
+            DeviceError::Failed { .. } => RUN_FAILED,
             _ => USAGE,
         });
     }
@@ -87,6 +94,7 @@ fn of_engine(error: &EngineError) -> Option<i32> {
         EngineError::Config(inner) => of_cause(inner)?,
         EngineError::Data(inner) => of_cause(inner)?,
         EngineError::Model(inner) => of_cause(inner)?,
+        EngineError::Device(inner) => of_cause(inner)?,
         EngineError::Distill(inner) => of_distill(inner)?,
         EngineError::NoBatches { .. }
         | EngineError::NoMaps { .. }
@@ -135,10 +143,11 @@ fn of_distill(error: &DistillError) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::ComputeDevice;
 
     #[test]
     fn typed_errors_have_their_codes_below_any_context() {
-        let cases: [(anyhow::Error, i32); 8] = [
+        let cases: [(anyhow::Error, i32); 10] = [
             (
                 ConfigError::SetForm {
                     text: "x".to_owned(),
@@ -153,6 +162,21 @@ mod tests {
                 }
                 .into(),
                 PLUGIN_LOAD,
+            ),
+            (
+                DeviceError::NotBuilt {
+                    device: ComputeDevice::Cuda(0),
+                }
+                .into(),
+                USAGE,
+            ),
+            (
+                EngineError::from(DeviceError::Absent {
+                    device: ComputeDevice::Cuda(1),
+                    found: 1,
+                })
+                .into(),
+                USAGE,
             ),
             (
                 PluginLoadError::NotFound {

@@ -2,12 +2,14 @@
 //!
 //! Modules in reading order. Data flows one way:
 //! `cli → engine → {distill, model, data, eval} → {detection, boxes, state, rng, graph} → {maps, kernels}`;
+//! [`device`] says where, and is used by [`config`], [`engine`] and [`cli`];
 //! [`plugin`] (the loader) is used by [`distill`] and [`cli`] alone.
 
 pub mod boxes;
 pub mod config;
 pub mod data;
 pub mod detection;
+pub mod device;
 pub mod distill;
 pub mod engine;
 pub mod eval;

@@ -178,7 +178,8 @@ pub trait Detector: Send + Sync {
     /// Number of classes, background excluded.
     fn num_classes(&self) -> usize;
     /// Runs on `images` `[N, 3, H, W]`, normalised. Gradients flow to the weights that are leaves;
-    /// weights on the plain device are constants.
+    /// weights on the plain device are constants. `images` in bf16 make every layer compute in it, as
+    /// [`ops`] says; taps and the head's outputs are f32.
     ///
     /// # Panics
     /// If `request` names a tap that [`Detector::taps`] lacks, or if a map is so small that a

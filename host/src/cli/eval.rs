@@ -8,6 +8,7 @@ use super::print;
 use super::source::SourceArgs;
 use crate::config::DataConfig;
 use crate::data::{self, Split};
+use crate::device::ComputeDevice;
 use crate::engine::checkpoint::Choice;
 use crate::engine::evaluate::{EvaluationSet, evaluate, evaluate_oracle};
 use crate::engine::restored::Restored;
@@ -36,6 +37,9 @@ pub struct EvalArgs {
     /// to the method: a diagnostic of the maps, not a result of the student.
     #[arg(long, requires = "run")]
     pub oracle: bool,
+    /// Where to compute: `cpu` or `cuda:0`. Without it: as the configuration says.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<ComputeDevice>,
     /// Print JSON instead of tables.
     #[arg(long)]
     pub json: bool,
@@ -47,7 +51,11 @@ pub struct EvalArgs {
 /// If the configuration is refused, the checkpoint does not fit or an image cannot be read.
 pub fn run(args: &EvalArgs) -> anyhow::Result<i32> {
     let metrics = match (&args.run, &args.checkpoint) {
-        (Some(run), _) => of_run(&mut Restored::open(run, Choice::Latest)?, args.oracle)?,
+        (Some(run), _) => {
+            let run = Restored::open(run, Choice::Latest)?;
+            let device = args.device.unwrap_or(run.config.compute_device()).open()?;
+            of_run(&mut run.on(&device), args.oracle)?
+        }
         (None, Some(checkpoint)) => of_file(args, checkpoint)?,
         (None, None) => unreachable!("the command line asks for one of them"),
     };
@@ -102,6 +110,7 @@ fn of_file(args: &EvalArgs, checkpoint: &std::path::Path) -> anyhow::Result<Coco
         data: &data,
         eval: &config.eval,
     };
-    let weights = model.weights.tensors();
-    Ok(evaluate(model.detector.as_ref(), weights, set)?.metrics)
+    let device = args.device.unwrap_or(config.compute_device()).open()?;
+    let weights = model.weights.on(&device);
+    Ok(evaluate(model.detector.as_ref(), weights.tensors(), set)?.metrics)
 }

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::print;
+use crate::device::ComputeDevice;
 use crate::engine::{export, predict};
 use crate::exit_code;
 use crate::visualize::{draw_detections, save_png};
@@ -26,6 +27,9 @@ pub struct PredictArgs {
     /// Folder for the drawn images; made if it is not there.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Where to compute: `cpu` or `cuda:0`.
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    pub device: ComputeDevice,
     /// Draw detections from this score on.
     #[arg(long, value_name = "SCORE", default_value_t = 0.3, value_parser = score)]
     pub score_threshold: f32,
@@ -37,7 +41,8 @@ pub struct PredictArgs {
 /// If the configuration is refused, the checkpoint does not fit or an image cannot be read or
 /// written.
 pub fn run(args: &PredictArgs) -> anyhow::Result<i32> {
-    let model = export::load(&args.checkpoint)?;
+    let mut model = export::load(&args.checkpoint)?;
+    model.weights = model.weights.on(&args.device.open()?);
     fs::create_dir_all(&args.out)
         .with_context(|| format!("`--out {}`: the folder cannot be made", args.out.display()))?;
     for path in &args.images {

@@ -6,6 +6,7 @@ use clap::Args;
 use toml::Value;
 
 use crate::config::{ConfigError, Flag, Resolved, Sources};
+use crate::device::ComputeDevice;
 
 /// A configuration: files and single values.
 #[derive(Clone, Debug, Default, Args)]
@@ -32,6 +33,9 @@ pub struct RunSourceArgs {
     /// The run directory, new or empty. Without it: a new one below `output_dir`.
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
+    /// Where to compute: `cpu` or, built with the feature `cuda`, `cuda:0`.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<ComputeDevice>,
     /// Seed of weights, order and augmentation.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
     pub seed: Option<i64>,
@@ -64,9 +68,11 @@ impl RunSourceArgs {
         let mut sources = self.source.sources();
         let plugin = self.plugin.clone().map(Value::String);
         let seed = self.seed.map(Value::Integer);
+        let device = self.device.map(|device| Value::String(device.to_string()));
         for (name, key, value) in [
             ("--plugin", "distill.plugin", plugin),
             ("--seed", "seed", seed),
+            ("--device", "device", device),
         ] {
             if let Some(value) = value {
                 sources.flags.push(Flag { name, key, value });
@@ -83,5 +89,6 @@ impl RunSourceArgs {
             && self.plugin.is_none()
             && self.output.is_none()
             && self.seed.is_none()
+            && self.device.is_none()
     }
 }

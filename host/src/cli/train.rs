@@ -19,7 +19,7 @@ pub struct TrainArgs {
     /// Which configuration.
     #[command(flatten)]
     pub source: RunSourceArgs,
-    /// Continue the run in this directory, with its configuration.
+    /// Continue the run in this directory, with its configuration; `--device` may differ.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "set", "plugin", "output", "seed"])]
     pub resume: Option<PathBuf>,
     /// What is shown.
@@ -33,7 +33,13 @@ pub struct TrainArgs {
 /// If the configuration is refused or the run fails.
 pub fn run(args: &TrainArgs) -> anyhow::Result<i32> {
     let (config, folder) = match &args.resume {
-        Some(folder) => (Config::of_run(folder)?, Some(folder.clone())),
+        Some(folder) => {
+            let mut config = Config::of_run(folder)?;
+            if let Some(device) = args.source.device {
+                config.device = device.to_string();
+            }
+            (config, Some(folder.clone()))
+        }
         None => (args.source.resolve()?.config, args.source.output.clone()),
     };
     run_job(&config, folder, args.resume.is_some(), false, args.show)

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::error::ProblemKind;
 use super::schema::Finding;
 use super::{Config, ModelConfig, ScheduleKind, TrainConfig, TransformConfig};
+use crate::device::ComputeDevice;
 
 /// Every rule that `config` breaks.
 pub(super) fn rules(config: &Config) -> Vec<Finding> {
@@ -21,6 +22,9 @@ pub(super) fn rules(config: &Config) -> Vec<Finding> {
         &mut rules,
     );
     train(&config.train, &mut rules);
+    if let Err(error) = config.device.parse::<ComputeDevice>() {
+        rules.require(false, "device", || error.to_string());
+    }
     for (key, path) in [
         ("output_dir", &config.output_dir),
         ("cache_dir", &config.cache_dir),

@@ -4,6 +4,8 @@ use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{Tensor, TensorData};
 
+use crate::kernels::is_on_host;
+
 /// A tensor's values in memory of the CPU, row-major.
 pub(super) enum HostValues {
     /// The tensor's own memory, shared.
@@ -15,9 +17,10 @@ pub(super) enum HostValues {
 impl HostValues {
     /// The values of `tensor`; on the CPU backend only a strided tensor is copied.
     pub(super) fn of<const D: usize>(tensor: &Tensor<D>) -> Self {
-        match tensor.clone().inner().try_into_primitive::<Flex>() {
-            Ok(primitive) => Self::Shared(primitive.to_contiguous()),
-            Err(_) => Self::Copied(tensor.clone().inner().into_data()),
+        let plain = tensor.clone().inner();
+        match plain.clone().try_into_primitive::<Flex>() {
+            Ok(primitive) if is_on_host(tensor) => Self::Shared(primitive.to_contiguous()),
+            _ => Self::Copied(plain.into_data()),
         }
     }
 

@@ -74,7 +74,7 @@ pub fn method_manifest(library: &Library, id: &str) -> Result<MethodManifest, Di
 
 impl Distiller {
     /// Creates the method, binds its taps and targets, plans, and initialises its parameters from
-    /// `call.seed`.
+    /// `call.seed`. Where it is a program, it runs on `device`.
     ///
     /// # Errors
     /// If the configuration, a tap, a target, a loss weight or the plan is refused, or the plugin
@@ -83,6 +83,7 @@ impl Distiller {
         library: &Arc<Library>,
         config: &DistillConfig,
         models: Models<'_>,
+        device: &Device,
         call: &CallInfo,
     ) -> Result<Self, DistillError> {
         let manifest = method_manifest(library, &config.method)?;
@@ -118,7 +119,7 @@ impl Distiller {
             buffers: allocate(&plan.buffers),
             executor,
             may_fall_back: config.execution == Execution::Auto && !only,
-            programs: Programs::new(Device::flex()),
+            programs: Programs::new(device.clone()),
             method,
             manifest,
             bindings,

@@ -13,7 +13,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_e
 use burn::tensor::{Shape, Tensor};
 
 /// The op, for every backend.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Autodiff, Cube: cfg(feature = "cuda"))]
 pub trait InjectOps: Backend {
     /// Zero of shape `[1]`.
     fn inject(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -25,6 +25,9 @@ pub trait InjectOps: Backend {
 }
 
 impl InjectOps for Flex {}
+
+#[cfg(feature = "cuda")]
+impl InjectOps for burn::backend::Cube {}
 
 impl<B: Backend + InjectOps, C: CheckpointStrategy> InjectOps for Autodiff<B, C> {
     fn inject(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -64,7 +67,7 @@ impl<B: Backend + InjectOps, C: CheckpointStrategy> InjectOps for Autodiff<B, C>
 /// Zero of shape `[1]` whose gradient with respect to `x` is `gradient`.
 ///
 /// # Shapes
-/// `x` and `gradient` equal; `gradient` on the plain device.
+/// `x` and `gradient` equal, on one device; `gradient` plain.
 #[must_use]
 pub fn inject<const D: usize>(x: Tensor<D>, gradient: Tensor<D>) -> Tensor<1> {
     Tensor::from_dispatch(<Dispatch as InjectOps>::inject(

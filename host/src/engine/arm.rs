@@ -37,12 +37,14 @@ struct ResultFile {
     row: Row,
 }
 
-/// Content hash of an arm: its settings, its images, the version of this program.
+/// Content hash of an arm: its settings, its images, the version of this program, and the kind of
+/// device: its times stand beside the method's, and its roundings should be the same.
 #[must_use]
 pub fn key(config: &Config, datasets: &Datasets) -> String {
     let mut hasher = Sha256::new();
     for part in [
         env!("CARGO_PKG_VERSION"),
+        config.compute_device().kind(),
         &config_hash(config),
         &fingerprint(datasets.train.as_ref()),
         &fingerprint(datasets.val.as_ref()),

@@ -52,7 +52,9 @@ pub(super) fn learner(
             config.student.weights.display()
         );
     }
-    let weights = ModelWeights::from_state(detector.as_ref(), &state)?;
+    let device = config.compute_device().open()?;
+    let weights = ModelWeights::from_state(detector.as_ref(), &state)?.on(&device);
+    let teacher = teacher.map(|teacher| teacher.on(&device));
     let (distiller, schedule) = method(
         config,
         library,
@@ -64,6 +66,7 @@ pub(super) fn learner(
         ema: (train.ema_decay > 0.0).then(|| Ema::new(&weights, train.ema_decay)),
         detector,
         weights,
+        precision: train.precision,
         optimizer: Optimizer::new(Algorithm::from_config(train)),
         method_optimizer: MethodOptimizer::from_config(train),
         groups: ParamGroups::from_config(train),
@@ -110,7 +113,8 @@ pub(super) fn bind(
         total_steps,
         ..CallInfo::default()
     };
-    let distiller = Distiller::bind(library, &config.distill, models, &call)?;
+    let device = config.compute_device().open()?;
+    let distiller = Distiller::bind(library, &config.distill, models, &device, &call)?;
     if config.eval.oracle && !distiller.has_maps() {
         return Err(EngineError::NoMaps {
             method: distiller.id().to_owned(),
@@ -121,7 +125,9 @@ pub(super) fn bind(
 
 /// Takes a learner to where a checkpoint was written.
 pub(super) fn restore(learner: &mut Learner, snapshot: &Snapshot) -> Result<(), EngineError> {
-    learner.weights = ModelWeights::from_state(learner.detector.as_ref(), &snapshot.student)?;
+    let device = learner.weights.device();
+    let weights = ModelWeights::from_state(learner.detector.as_ref(), &snapshot.student)?;
+    learner.weights = weights.on(&device);
     let mut lengths: BTreeMap<String, usize> = learner
         .detector
         .specs()
@@ -144,7 +150,8 @@ pub(super) fn restore(learner: &mut Learner, snapshot: &Snapshot) -> Result<(), 
         own.optimizer.load_state(state, &lengths)?;
     }
     if let (Some(ema), Some(state)) = (&mut learner.ema, &snapshot.ema) {
-        *ema = Ema::from_state(learner.detector.specs(), state, ema.decay())?;
+        let average = Ema::from_state(learner.detector.specs(), state, ema.decay())?;
+        *ema = average.on(&device);
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::config::{Config, DistillConfig, ModelConfig, OptimizerKind, ScheduleKind, TrainConfig};
 use crate::data::{Batch, Epoch, ImageMeta, ImageTargets, Loader, LoaderOptions};
+use crate::device::{ComputeDevice, wait_for};
 use crate::distill::taps::needs_teacher;
 use crate::model::{self, Detector};
 use crate::state::StateDict;
@@ -118,11 +119,11 @@ impl StepBench {
     }
 
     /// The step of `case.json` and `case.safetensors` in `folder`: torchvision's RetinaNet with its
-    /// weights, on fixed images and targets, with plain SGD (see `tests/bench/README.md`).
+    /// weights, on fixed images and targets, with plain SGD, on `device` (see `tests/bench/README.md`).
     ///
     /// # Errors
     /// If a file is missing or broken, or the weights do not fit.
-    pub fn of_reference(folder: &Path) -> Result<Self, EngineError> {
+    pub fn of_reference(folder: &Path, device: ComputeDevice) -> Result<Self, EngineError> {
         let path = folder.join("case.json");
         let fault = |reason: String| EngineError::Case {
             path: path.clone(),
@@ -143,7 +144,10 @@ impl StepBench {
             let (images, targets) = (shape[0], case.targets.len());
             return Err(fault(format!("{images} images but {targets} targets")));
         }
-        let config = case.config();
+        let config = Config {
+            device: device.to_string(),
+            ..case.config()
+        };
         let detector: Arc<dyn Detector> =
             Arc::from(model::build(&config.student, case.num_classes)?);
         let mut learner = learner(
@@ -156,7 +160,8 @@ impl StepBench {
         )?;
         let mut state = learner.weights.to_state();
         model::weights::load_into(&mut state, detector.as_ref(), &file)?.strict()?;
-        learner.weights = ModelWeights::from_state(detector.as_ref(), &state)?;
+        let weights = ModelWeights::from_state(detector.as_ref(), &state)?;
+        learner.weights = weights.on(&learner.weights.device());
         let size = [shape[2], shape[3]];
         let metas = (0..shape[0])
             .map(|image| ImageMeta {
@@ -208,6 +213,10 @@ impl StepBench {
             seed: self.seed,
         };
         let mut report = self.learner.step(vec![batch], at)?;
+        // A device works on while this thread goes ahead; the last part waits for all of it.
+        let clock = Instant::now();
+        wait_for(&self.learner.weights.device())?;
+        report.times.optimizer += clock.elapsed().as_secs_f64();
         report.times.data = data;
         self.step += 1;
         Ok(report)

@@ -1,5 +1,7 @@
 //! Exponential moving average of a detector's weights, for evaluation and export.
 
+use burn::tensor::Device;
+
 use super::weights::{ModelWeights, WeightsError};
 use crate::model::ParamSpec;
 use crate::state::StateDict;
@@ -38,6 +40,15 @@ impl Ema {
         }
     }
 
+    /// The same average on a plain `device`.
+    #[must_use]
+    pub fn on(self, device: &Device) -> Self {
+        Ema {
+            weights: self.weights.on(device),
+            ..self
+        }
+    }
+
     /// The averaged weights.
     #[must_use]
     pub fn weights(&self) -> &ModelWeights {
@@ -61,6 +72,14 @@ impl Ema {
     pub fn update(&mut self, weights: &ModelWeights) {
         let blend = (1.0 - self.next_decay()) as f32;
         for (index, spec) in weights.specs().iter().enumerate() {
+            if !weights.are_on_host() {
+                let new = weights.tensors()[index].clone();
+                self.weights.replace(index, |average| match spec.kind {
+                    kind if kind.is_buffer() => new,
+                    _ => average.clone() + (new - average).mul_scalar(blend),
+                });
+                continue;
+            }
             weights.with_param(index, |new| {
                 self.weights.with_param_mut(index, |average| {
                     if spec.kind.is_buffer() {
@@ -109,6 +128,7 @@ impl Ema {
 mod tests {
     use super::*;
     use crate::engine::weights::tests::sample;
+    use crate::kernels::with_operations;
 
     #[test]
     fn parameters_are_averaged_and_buffers_copied() {
@@ -128,6 +148,27 @@ mod tests {
         weights.with_param(0, |values| assert_eq!(values, [11.0, 2.0, 3.0]));
         // n = 1: 2 / 11.
         assert_eq!(ema.next_decay(), 2.0 / 11.0);
+    }
+
+    #[test]
+    fn on_a_device_it_is_the_same() {
+        let train = || {
+            let mut weights = sample();
+            let mut ema = Ema::new(&weights, 0.9);
+            for value in [0.3, 0.7, 0.1] {
+                weights.with_param_mut(0, |values| values.fill(value));
+                weights.with_param_mut(2, |values| values.fill(value));
+                ema.update(&weights);
+            }
+            ema.to_state()
+        };
+        let (host, device) = (train(), with_operations(true, train));
+        assert_eq!(host.metadata, device.metadata);
+        for (name, array) in &host.entries {
+            for (a, b) in array.data.iter().zip(&device.entries[name].data) {
+                assert!((a - b).abs() <= 1e-6 * a.abs(), "{name}: {a} {b}");
+            }
+        }
     }
 
     #[test]

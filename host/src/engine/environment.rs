@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::device::ComputeDevice;
+
 /// What a run ran on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Environment {
@@ -20,6 +22,9 @@ pub struct Environment {
     pub cpu: Option<String>,
     /// Processors this process may use.
     pub cores: usize,
+    /// Where it computed; `cpu` in files from before there was a choice.
+    #[serde(default)]
+    pub device: ComputeDevice,
     /// Threads that compute.
     pub threads: usize,
     /// The loaded plugin; none in plain training.
@@ -40,7 +45,7 @@ pub struct PluginFacts {
 }
 
 impl Environment {
-    /// This process on this machine.
+    /// This process on this machine, on the processor.
     #[must_use]
     pub fn current(plugin: Option<PluginFacts>) -> Self {
         Environment {
@@ -52,6 +57,7 @@ impl Environment {
                 .ok()
                 .and_then(|text| cpu_model(&text)),
             cores: std::thread::available_parallelism().map_or(1, Into::into),
+            device: ComputeDevice::Cpu,
             threads: rayon::current_num_threads(),
             plugin,
         }

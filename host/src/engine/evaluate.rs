@@ -37,7 +37,7 @@ pub struct EvaluationSet<'a> {
     pub eval: &'a EvalConfig,
 }
 
-/// Evaluates `weights` (plain tensors, in the order of the specs).
+/// Evaluates `weights` (plain tensors, in the order of the specs) in f32, on their device.
 ///
 /// # Errors
 /// If an image cannot be read or the protocol refuses the data.
@@ -51,7 +51,7 @@ pub fn evaluate(
         taps: Vec::new(),
         stop_at_taps: false,
     };
-    score(detector, set, |images, _| {
+    score(detector, &weights[0].device(), set, |images, _| {
         let forward = detector.forward(weights, images, &request);
         Ok(forward.head.expect("a full pass ends at the head"))
     })
@@ -81,20 +81,23 @@ pub fn evaluate_oracle(
         stop_at_taps: true,
     };
     let of_teacher = distiller.tap_names(TEACHER);
-    score(detector, set, |images, batch| {
+    let device = weights[0].device();
+    score(detector, &device, set, |images, batch| {
         let teacher = match teacher {
             Some(teacher) => teacher.taps(&images, &of_teacher),
             None => Default::default(),
         };
         let student = detector.forward(weights, images, &request).taps;
         let maps = distiller.maps(call, &student, &teacher, batch)?;
+        let maps: Vec<Tensor<4>> = maps.into_iter().map(|m| m.to_device(&device)).collect();
         Ok(detector.head(weights, &maps))
     })
 }
 
-/// Scores what `head` gives for each batch of normalised images `[N, 3, H, W]`.
+/// Scores what `head` gives for each batch of normalised images `[N, 3, H, W]` on `device`.
 fn score(
     detector: &dyn Detector,
+    device: &Device,
     set: EvaluationSet<'_>,
     mut head: impl FnMut(Tensor<4>, &Batch) -> Result<HeadOutput, EngineError>,
 ) -> Result<Evaluation, EngineError> {
@@ -117,7 +120,7 @@ fn score(
         let mut batch = batch?;
         let [_, _, height, width] = batch.shape;
         let pixels = TensorData::new(std::mem::take(&mut batch.images), batch.shape);
-        let images = Tensor::<4>::from_data(pixels, &Device::flex());
+        let images = Tensor::<4>::from_data(pixels, device);
         let head = head(images, &batch)?;
         let sizes: Vec<[usize; 2]> = batch.metas.iter().map(|m| m.size).collect();
         let detections = detector.detect(&head, [height, width], &sizes);

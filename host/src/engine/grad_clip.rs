@@ -2,6 +2,10 @@
 
 use rayon::prelude::*;
 
+mod of_values;
+
+pub use of_values::{clip, norm};
+
 /// Values summed by one task. A constant, so that the order of additions, and with it every bit of
 /// the norm, does not depend on the number of threads.
 const CHUNK: usize = 1 << 14;

@@ -7,8 +7,11 @@ use rayon::prelude::*;
 use crate::config::{OptimizerKind, TrainConfig};
 use crate::state::{Array, StateDict};
 
+use super::values::Values;
+
 mod groups;
 mod method;
+mod on_device;
 
 pub use groups::{ParamGroup, ParamGroups};
 pub use method::{MethodOptimizer, method_param};
@@ -102,12 +105,13 @@ struct Slot {
     /// The optimizer's step that made the last update.
     last: u64,
     /// SGD's buffer (empty without momentum) or the first moment.
-    first: Vec<f32>,
+    first: Values,
     /// AdamW's second moment; empty for SGD.
-    second: Vec<f32>,
+    second: Values,
 }
 
-/// An optimizer over named flat parameters. Parameters join at their first update.
+/// An optimizer over named flat parameters. Parameters join at their first update; their state lies
+/// where they do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Optimizer {
     algorithm: Algorithm,
@@ -156,18 +160,29 @@ impl Optimizer {
             "`{name}` and its gradient have one length"
         );
         let algorithm = self.algorithm;
+        let slot = self.slot(name, param.len());
+        match algorithm {
+            Algorithm::Sgd { momentum } => sgd(slot, param, grad, momentum, lr, weight_decay),
+            Algorithm::AdamW { betas, eps } => {
+                adamw(slot, param, grad, betas, eps, lr, weight_decay);
+            }
+        }
+    }
+
+    /// The slot of `name` for its update in this step, new or old.
+    fn slot(&mut self, name: &str, len: usize) -> &mut Slot {
         if !self.slots.contains_key(name) {
             let fresh = Slot {
                 steps: 0,
                 last: 0,
-                first: match algorithm {
+                first: Values::Host(match self.algorithm {
                     Algorithm::Sgd { momentum: 0.0 } => Vec::new(),
-                    _ => vec![0.0; param.len()],
-                },
-                second: match algorithm {
+                    _ => vec![0.0; len],
+                }),
+                second: Values::Host(match self.algorithm {
                     Algorithm::Sgd { .. } => Vec::new(),
-                    Algorithm::AdamW { .. } => vec![0.0; param.len()],
-                },
+                    Algorithm::AdamW { .. } => vec![0.0; len],
+                }),
             };
             self.slots.insert(name.to_owned(), fresh);
         }
@@ -181,12 +196,7 @@ impl Optimizer {
         );
         slot.last = self.steps;
         slot.steps += 1;
-        match algorithm {
-            Algorithm::Sgd { momentum } => sgd(slot, param, grad, momentum, lr, weight_decay),
-            Algorithm::AdamW { betas, eps } => {
-                adamw(slot, param, grad, betas, eps, lr, weight_decay);
-            }
-        }
+        slot
     }
 
     /// The state as arrays: `momentum.<name>`, or `exp_avg.<name>` and `exp_avg_sq.<name>`; counts
@@ -202,7 +212,7 @@ impl Optimizer {
             for (prefix, values) in self.prefixes().iter().zip([&slot.first, &slot.second]) {
                 let array = Array {
                     shape: vec![values.len()],
-                    data: values.clone(),
+                    data: values.to_vec(),
                 };
                 state.entries.insert(format!("{prefix}.{name}"), array);
             }
@@ -262,8 +272,8 @@ impl Optimizer {
                 steps: count(key)?,
                 // A checkpoint lies between two steps: any parameter may be updated in the next.
                 last: 0,
-                first: values.next().unwrap_or_default(),
-                second: values.next().unwrap_or_default(),
+                first: Values::Host(values.next().unwrap_or_default()),
+                second: Values::Host(values.next().unwrap_or_default()),
             };
             slots.insert(name.to_owned(), slot);
         }
@@ -315,7 +325,7 @@ fn sgd(
     let chunks = param
         .par_chunks_mut(CHUNK)
         .zip(grad.par_chunks(CHUNK))
-        .zip(slot.first.par_chunks_mut(CHUNK));
+        .zip(slot.first.as_mut_slice().par_chunks_mut(CHUNK));
     chunks.for_each(|((param, grad), buffer)| {
         for ((p, &g), b) in param.iter_mut().zip(grad).zip(buffer) {
             let g = g + decay * *p;
@@ -344,8 +354,8 @@ fn adamw(
     let chunks = param
         .par_chunks_mut(CHUNK)
         .zip(grad.par_chunks(CHUNK))
-        .zip(slot.first.par_chunks_mut(CHUNK))
-        .zip(slot.second.par_chunks_mut(CHUNK));
+        .zip(slot.first.as_mut_slice().par_chunks_mut(CHUNK))
+        .zip(slot.second.as_mut_slice().par_chunks_mut(CHUNK));
     chunks.for_each(|(((param, grad), exp_avg), exp_avg_sq)| {
         for (((p, &g), m), v) in param.iter_mut().zip(grad).zip(exp_avg).zip(exp_avg_sq) {
             *m += blend * (g - *m);

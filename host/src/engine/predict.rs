@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 
 use crate::data::{Record, RgbPixels, Transform, decode};
 use crate::detection::Detections;
@@ -12,7 +12,7 @@ use crate::model::ForwardRequest;
 use super::EngineError;
 use super::export::Trained;
 
-/// Detections on one file, in pixels of the file.
+/// Detections on one file, in pixels of the file; computed where the weights lie.
 ///
 /// # Errors
 /// If the file is not a readable image.
@@ -36,7 +36,7 @@ pub fn predict(model: &Trained, path: &Path) -> Result<(Arc<RgbPixels>, Detectio
         input[start..start + width].copy_from_slice(values);
     }
     let images = TensorData::new(input, [1, 3, padded_h, padded_w]);
-    let images = Tensor::<4>::from_data(images, &Device::flex());
+    let images = Tensor::<4>::from_data(images, &model.weights.device());
     let request = ForwardRequest {
         training: false,
         taps: Vec::new(),

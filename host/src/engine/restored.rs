@@ -115,6 +115,17 @@ impl Restored {
         })
     }
 
+    /// The same run with its models on a plain `device`; it is opened on the CPU, whatever device it
+    /// was trained on.
+    #[must_use]
+    pub fn on(self, device: &Device) -> Self {
+        Restored {
+            weights: self.weights.on(device),
+            teacher: self.teacher.map(|teacher| teacher.on(device)),
+            ..self
+        }
+    }
+
     /// The student's taps that `patterns` name, in the model's order.
     ///
     /// # Errors
@@ -153,7 +164,7 @@ impl Restored {
     /// If the student has no such tap; see [`Self::matching_taps`].
     pub fn observe(&mut self, batch: &Batch, taps: &[String]) -> Result<Observed, EngineError> {
         let pixels = TensorData::new(batch.images.clone(), batch.shape);
-        let images = Tensor::<4>::from_data(pixels, &Device::flex());
+        let images = Tensor::<4>::from_data(pixels, &self.weights.device());
         let read = |role: &str| {
             let distiller = self.distiller.as_ref().filter(|d| d.has_maps());
             distiller.map_or_else(Vec::new, |d| d.tap_names(role))

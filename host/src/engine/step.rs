@@ -13,17 +13,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 
+use crate::config::Precision;
 use crate::data::Batch;
 use crate::distill::inject::inject;
 use crate::distill::schedule::{Phase, Schedule};
 use crate::distill::taps::{STUDENT, TEACHER};
 use crate::distill::{DistillStep, Distiller};
-use crate::model::{BatchStats, Detector, ForwardRequest, Part};
+use crate::model::{BatchStats, Detector, ForwardRequest, Part, ops};
 use crate::plugin::CallInfo;
 
 mod judge;
+#[cfg(test)]
+mod tests;
 mod update;
 
 use super::EngineError;
@@ -32,6 +35,7 @@ use super::lr_schedule::LrSchedule;
 use super::optim::{MethodOptimizer, Optimizer, ParamGroups};
 use super::step_times::StepTimes;
 use super::teacher::Teacher;
+use super::values::Values;
 use super::weights::ModelWeights;
 
 use judge::{Judge, collect_gradients, task_total};
@@ -43,8 +47,10 @@ const BATCH_STATS_MOMENTUM: f64 = 0.1;
 pub struct Learner {
     /// The model to deploy.
     pub detector: Arc<dyn Detector>,
-    /// Its weights.
+    /// Its weights; the step runs where they lie, and the teacher's lie there too.
     pub weights: ModelWeights,
+    /// Numbers of activations and convolutions.
+    pub precision: Precision,
     /// Optimizer state of student and method.
     pub optimizer: Optimizer,
     /// The optimizer of the method's parameters, if they have one of their own.
@@ -125,8 +131,8 @@ pub struct StepReport {
 
 /// Gradients and losses of the micro-batches so far.
 struct Accumulated {
-    student: Vec<Option<Vec<f32>>>,
-    method: Vec<Vec<f32>>,
+    student: Vec<Option<Values>>,
+    method: Vec<Values>,
     losses: Vec<(String, f64)>,
     metrics: Vec<(String, f64)>,
     batch_stats: Vec<Vec<BatchStats>>,
@@ -198,8 +204,12 @@ impl Learner {
         }
         Ok(Probe {
             losses: sum.losses,
-            student_gradients: sum.student,
-            method_gradients: sum.method,
+            student_gradients: sum
+                .student
+                .into_iter()
+                .map(|gradient| gradient.map(Values::into_vec))
+                .collect(),
+            method_gradients: sum.method.into_iter().map(Values::into_vec).collect(),
             times: sum.times,
         })
     }
@@ -231,7 +241,7 @@ impl Learner {
             .map_or(0, |d| d.param_names().count());
         let mut sum = Accumulated {
             student: vec![None; self.detector.specs().len()],
-            method: vec![Vec::new(); num_method],
+            method: vec![Values::Host(Vec::new()); num_method],
             losses: Vec::new(),
             metrics: Vec::new(),
             batch_stats: Vec::new(),
@@ -252,13 +262,15 @@ impl Learner {
         sum: &mut Accumulated,
     ) -> Result<(), EngineError> {
         let pixels = TensorData::new(std::mem::take(&mut batch.images), batch.shape);
-        let images = Tensor::<4>::from_data(pixels, &Device::flex());
+        let images = Tensor::<4>::from_data(pixels, &self.weights.device());
+        let images = ops::in_precision(images, self.precision);
 
+        let on_host = self.weights.are_on_host();
         let clock = Instant::now();
         let teacher_taps = match (&self.teacher, &self.distiller) {
             (Some(teacher), Some(distiller)) => {
                 let names = distiller.tap_names(TEACHER);
-                on_pool(|| teacher.taps(&images, &names))
+                on_pool(on_host, || teacher.taps(&images, &names))
             }
             _ => Default::default(),
         };
@@ -278,7 +290,7 @@ impl Learner {
             stop_at_taps: false,
         };
         let [_, _, height, width] = batch.shape;
-        let (forward, assignment, losses) = on_pool(|| {
+        let (forward, assignment, losses) = on_pool(on_host, || {
             let forward = self.detector.forward(&leaves, images, &request);
             let head = forward.head.as_ref().expect("a full pass ends at the head");
             let assignment = self.detector.assign([height, width], &batch.targets);
@@ -293,6 +305,7 @@ impl Learner {
             let judge = Judge {
                 detector: self.detector.as_ref(),
                 leaves: &leaves,
+                precision: self.precision,
                 assignment: &assignment,
                 scale: scale * distiller.maps_weight() as f32,
                 step: call.step,
@@ -310,13 +323,15 @@ impl Learner {
             // the maps and belongs to a task loss.
             if phase.distill_gradient || distiller.has_maps() {
                 for (name, gradient) in answer.tap_gradients {
-                    total = total + inject(forward.taps[&name].clone(), gradient);
+                    let tap = forward.taps[&name].clone();
+                    let gradient = gradient.to_device(&tap.device().without_autodiff());
+                    total = total + inject(tap, gradient);
                 }
             }
         }
 
         let clock = Instant::now();
-        let mut gradients = on_pool(|| total.backward());
+        let mut gradients = on_pool(on_host, || total.backward());
         collect_gradients(&mut sum.student, &leaves, &mut gradients);
         add(&mut sum.times.student_backward, clock.elapsed());
         sum.batch_stats.push(forward.batch_stats);
@@ -345,24 +360,20 @@ fn take_answer(sum: &mut Accumulated, distiller: &Distiller, answer: &DistillSte
     }
     sum.metrics.clone_from(&answer.metrics);
     for (slot, gradient) in sum.method.iter_mut().zip(&answer.param_gradients) {
+        let gradient = Values::Host(gradient.clone());
         if slot.is_empty() {
-            slot.clone_from(gradient);
+            *slot = gradient;
         } else {
-            accumulate(slot, gradient);
+            slot.add(gradient);
         }
     }
 }
 
 /// Runs `f` on a thread of the kernels' pool: from outside, each of a pass's hundreds of parallel
-/// loops would wake the pool and be waited for.
-fn on_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
-    rayon::scope(|_| f())
-}
-
-fn accumulate(sum: &mut [f32], gradient: &[f32]) {
-    for (s, g) in sum.iter_mut().zip(gradient) {
-        *s += g;
-    }
+/// loops would wake the pool and be waited for. A device keeps a queue for each thread, so that work
+/// for one stays on this thread.
+fn on_pool<R: Send>(on_host: bool, f: impl FnOnce() -> R + Send) -> R {
+    if on_host { rayon::scope(|_| f()) } else { f() }
 }
 
 fn add(slot: &mut f64, time: Duration) {

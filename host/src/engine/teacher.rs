@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use crate::model::{Detector, ForwardRequest};
 
@@ -29,6 +29,15 @@ impl Teacher {
         }
     }
 
+    /// The same on a plain `device`.
+    #[must_use]
+    pub fn on(self, device: &Device) -> Self {
+        Teacher {
+            weights: self.weights.on(device),
+            ..self
+        }
+    }
+
     /// Its architecture.
     #[must_use]
     pub fn detector(&self) -> &dyn Detector {
@@ -41,7 +50,7 @@ impl Teacher {
         &self.hash
     }
 
-    /// Taps of `images` `[N, 3, H, W]`, computed no deeper than they need. Empty `names` runs
+    /// Taps of `images` `[N, 3, H, W]`, which lie where its weights do, computed no deeper than they need. Empty `names` runs
     /// nothing.
     #[must_use]
     pub fn taps(&self, images: &Tensor<4>, names: &[String]) -> BTreeMap<String, Tensor<4>> {

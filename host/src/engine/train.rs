@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use crate::config::{Config, TrainConfig};
 use crate::data::{Batch, Dataset, Epoch, Loader, LoaderOptions, Split, open};
+use crate::device::ComputeDevice;
 use crate::distill::Distiller;
 use crate::eval::coco::CocoMetrics;
 use crate::model::{self, Detector};
@@ -99,13 +100,15 @@ pub struct Outcome {
 }
 
 /// Hash of the settings that decide the result of a run: where files go and how many threads decode
-/// do not.
+/// do not. Nor does the device, whose roundings differ as those of two processors do: a checkpoint of
+/// one is continued on another.
 #[must_use]
 pub fn config_hash(config: &Config) -> String {
     let mut config = config.clone();
     config.output_dir = PathBuf::new();
     config.cache_dir = PathBuf::new();
     config.data.workers = 1;
+    config.device = ComputeDevice::Cpu.to_string();
     config.train.log_interval_iters = 1;
     let json = serde_json::to_string(&config).expect("a configuration is plain data");
     hex(&Sha256::digest(json))
@@ -170,7 +173,10 @@ impl<'a> Session<'a> {
             .library
             .as_ref()
             .map(|library| plugin_facts(library, config));
-        let environment = Environment::current(plugin);
+        let environment = Environment {
+            device: config.compute_device(),
+            ..Environment::current(plugin)
+        };
         let hash = config_hash(config);
         let teacher = run.teacher.take();
         let mut learner = learner(

@@ -1,16 +1,19 @@
 //! The weights of one detector: flat tensors in the order of its specs.
 
 use burn::backend::Flex;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 
+use crate::kernels::is_on_host;
 use crate::model::{BatchStats, Detector, ParamSpec};
 use crate::state::{Array, StateDict};
+
+pub use super::values::{flat_tensor, flat_tensor_on, into_vec};
 
 /// Momentum of running statistics, as torch.nn.BatchNorm2d's default.
 pub const BATCH_NORM_MOMENTUM: f64 = 0.1;
 
-/// Parameters and buffers of one detector, in the order of [`Detector::specs`], flat, on the plain
-/// CPU device.
+/// Parameters and buffers of one detector, in the order of [`Detector::specs`], flat, f32, on one
+/// plain device: the CPU's until [`ModelWeights::on`].
 ///
 /// `clone` shares the values; writing to either copies first.
 #[derive(Clone, Debug)]
@@ -101,6 +104,37 @@ impl ModelWeights {
         }
     }
 
+    /// The same values on a plain `device`.
+    #[must_use]
+    pub fn on(self, device: &Device) -> Self {
+        let move_one = |tensor: Tensor<1>| {
+            if tensor.device() == *device {
+                tensor
+            } else {
+                tensor.to_device(device)
+            }
+        };
+        ModelWeights {
+            specs: self.specs,
+            tensors: self.tensors.into_iter().map(move_one).collect(),
+        }
+    }
+
+    /// Where they lie.
+    ///
+    /// # Panics
+    /// If there is none: no detector is without weights.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.tensors[0].device()
+    }
+
+    /// Whether loops over slices work on them, rather than operations on a device.
+    #[must_use]
+    pub fn are_on_host(&self) -> bool {
+        self.tensors.first().is_none_or(is_on_host)
+    }
+
     /// A copy of all arrays under their names.
     #[must_use]
     pub fn to_state(&self) -> StateDict {
@@ -160,39 +194,54 @@ impl ModelWeights {
             .collect()
     }
 
-    /// Calls `read` with the values of tensor `index`; nothing is copied.
+    /// Calls `read` with the values of tensor `index`; on the CPU nothing is copied.
     pub fn with_param<R>(&self, index: usize, read: impl FnOnce(&[f32]) -> R) -> R {
-        let primitive = self.tensors[index]
-            .clone()
-            .try_into_primitive::<Flex>()
-            .expect("weights lie on the plain CPU device");
-        read(
-            primitive
-                .as_slice::<f32>()
-                .expect("weights are contiguous f32"),
-        )
+        let tensor = &self.tensors[index];
+        let primitive = tensor.clone().try_into_primitive::<Flex>().ok();
+        match primitive.as_ref().and_then(|p| p.as_slice::<f32>()) {
+            Some(values) => read(values),
+            None => read(&into_vec(tensor.clone())),
+        }
     }
 
     /// Calls `write` with the values of tensor `index`: in place where nobody else holds them,
-    /// otherwise on a copy that replaces them here alone.
+    /// otherwise on a copy that replaces them here alone. On a device this is a way there and back;
+    /// see [`ModelWeights::replace`].
     ///
     /// If `write` panics, tensor `index` is left empty and these weights must be dropped.
     pub fn with_param_mut<R>(&mut self, index: usize, write: impl FnOnce(&mut [f32]) -> R) -> R {
         let tensor = std::mem::replace(&mut self.tensors[index], flat_tensor(Vec::new()));
+        let device = tensor.device();
         let mut values = into_vec(tensor);
         let result = write(&mut values);
-        self.tensors[index] = flat_tensor(values);
+        self.tensors[index] = flat_tensor_on(values, &device);
         result
     }
 
+    /// Puts what `f` makes of tensor `index` in its place.
+    pub fn replace(&mut self, index: usize, f: impl FnOnce(Tensor<1>) -> Tensor<1>) {
+        let tensor = f(self.tensors[index].clone());
+        assert_eq!(
+            tensor.dims(),
+            self.tensors[index].dims(),
+            "one shape for good"
+        );
+        self.tensors[index] = tensor;
+    }
+
     /// Blends statistics of a training pass into the running ones:
-    /// `running = (1 - momentum) * running + momentum * batch`, as PyTorch does it, in f64.
+    /// `running = (1 - momentum) * running + momentum * batch`, as PyTorch does it, in f64 on the CPU.
     ///
     /// # Panics
     /// If the statistics belong to another detector.
     pub fn blend_batch_stats(&mut self, stats: &[BatchStats], momentum: f64) {
         for stat in stats {
             for (index, batch) in [(stat.mean_index, &stat.mean), (stat.var_index, &stat.var)] {
+                if !self.are_on_host() {
+                    let batch = batch.clone().mul_scalar(momentum);
+                    self.replace(index, |running| running.mul_scalar(1.0 - momentum) + batch);
+                    continue;
+                }
                 let batch = into_vec(batch.clone());
                 self.with_param_mut(index, |running| {
                     assert_eq!(
@@ -209,29 +258,10 @@ impl ModelWeights {
     }
 }
 
-/// A tensor `[values.len()]` on the plain CPU device that owns `values`.
-#[must_use]
-pub fn flat_tensor(values: Vec<f32>) -> Tensor<1> {
-    let length = values.len();
-    Tensor::from_data(TensorData::new(values, [length]), &Device::flex())
-}
-
-/// The values of a tensor on the plain device (a gradient, a statistic), without a copy where
-/// nobody else holds them.
-///
-/// # Panics
-/// If the tensor is not f32.
-#[must_use]
-pub fn into_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor
-        .into_data()
-        .try_into_vec::<f32>()
-        .expect("kdhost computes in f32")
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::kernels::with_operations;
     use crate::model::{Init, ParamKind, Part};
 
     pub(crate) fn spec(name: &str, length: usize, kind: ParamKind, part: Part) -> ParamSpec {
@@ -349,7 +379,20 @@ pub(crate) mod tests {
             mean: flat_tensor(vec![31.0, 22.0, 13.0]),
             var: flat_tensor(vec![1.0, 2.0, 3.0]),
         };
+        let mut on_device = weights.clone();
+        with_operations(true, || {
+            on_device.blend_batch_stats(std::slice::from_ref(&stats), BATCH_NORM_MOMENTUM);
+        });
         weights.blend_batch_stats(&[stats], BATCH_NORM_MOMENTUM);
+        for (index, expected) in [(2, [22.0; 3]), (3, [28.0, 29.0, 30.0])] {
+            on_device.with_param(index, |values| {
+                let near = values
+                    .iter()
+                    .zip(expected)
+                    .all(|(v, e)| (v - e).abs() < 1e-5);
+                assert!(near, "{values:?}");
+            });
+        }
         // 0.9 * [21, 22, 23] + 0.1 * [31, 22, 13]; 0.9 * [31, 32, 33] + 0.1 * [1, 2, 3].
         weights.with_param(2, |mean| assert_eq!(mean, [22.0, 22.0, 22.0]));
         weights.with_param(3, |var| assert_eq!(var, [28.0, 29.0, 30.0]));

@@ -9,12 +9,17 @@ use super::own_ops::{self, Kernels, OwnOps};
 
 /// A backend for programs.
 pub(super) trait GraphBackend: BackendIr {
+    /// Whether programs run on a thread of the kernels' pool; a GPU keeps a queue for each thread.
+    const ON_POOL: bool;
+
     /// Computes an operation that the backend does not know, or that this host computes faster; false
     /// if the backend shall.
     fn take(operation: &OperationIr, interpreter: &mut TensorInterpreter<Self>) -> bool;
 }
 
 impl GraphBackend for Flex {
+    const ON_POOL: bool = true;
+
     fn take(operation: &OperationIr, interpreter: &mut TensorInterpreter<Self>) -> bool {
         match operation {
             OperationIr::Custom(custom) => {
@@ -28,6 +33,8 @@ impl GraphBackend for Flex {
 
 #[cfg(feature = "cuda")]
 impl GraphBackend for burn::backend::Cube {
+    const ON_POOL: bool = false;
+
     fn take(operation: &OperationIr, interpreter: &mut TensorInterpreter<Self>) -> bool {
         match operation {
             OperationIr::Custom(custom) => {

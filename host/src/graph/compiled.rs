@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::backend::DispatchDevice;
 use burn::tensor::{Device, Int, Tensor};
-use kd_graph::burn_ir::{BackendIr, HandleKind, OperationIr};
+use kd_graph::burn_ir::{HandleKind, OperationIr};
 use kd_graph::{BoolStore, DType, Executable, Place, Program, Slot};
 
 use super::backend::GraphBackend;
@@ -136,14 +136,16 @@ where
     }
 }
 
-/// Runs a part on a thread of the kernels' pool; a panic of the backend becomes a failure that names
-/// the operation.
-fn run<B: BackendIr, T: Send>(
+/// Runs a part; a panic of the backend becomes a failure that names the operation.
+fn run<B: GraphBackend, T: Send>(
     executable: &mut Executable<B>,
     part: impl FnOnce(&mut Executable<B>) -> T + Send,
 ) -> Result<T, Failure> {
-    let on_pool = || rayon::scope(|_| part(executable));
-    let result = quiet::run(|| catch_unwind(AssertUnwindSafe(on_pool)));
+    let placed = || match B::ON_POOL {
+        true => rayon::scope(|_| part(executable)),
+        false => part(executable),
+    };
+    let result = quiet::run(|| catch_unwind(AssertUnwindSafe(placed)));
     result.map_err(|panic| Failure {
         operation: executable
             .operation()

@@ -4,7 +4,7 @@
 use super::fpn::LEVELS;
 use super::layers::{Builder, Conv, ConvShape};
 use super::pass::Pass;
-use super::{Init, Part, TapSpec};
+use super::{Init, Part, TapSpec, ops};
 use crate::detection::HeadOutput;
 use crate::maps::Maps;
 
@@ -153,7 +153,7 @@ impl Head {
         }
     }
 
-    /// Raw outputs of all levels, finest first; of a pass that runs to the end.
+    /// Raw outputs of all levels in f32, finest first; of a pass that runs to the end.
     ///
     /// # Panics
     /// If there are not as many maps as levels.
@@ -166,7 +166,11 @@ impl Head {
         let pyramid = Maps::pack(pyramid);
         let run = |tower: &Tower, pass: &mut Pass<'_>| {
             let output = tower.forward(pass, &LEVELS, &pyramid);
-            output.expect("a pass that runs to the end needs every output")
+            let output = output.expect("a pass that runs to the end needs every output");
+            Maps::new(
+                ops::in_f32(output.cells().clone()),
+                output.segments().clone(),
+            )
         };
         HeadOutput {
             cls_logits: run(&self.classes, pass),

@@ -2,14 +2,18 @@
 //!
 //! Every function is differentiable in every tensor that it takes; a plain tensor is a constant. On
 //! the CPU backend they are [`crate::kernels`], elsewhere Burn's own operations.
+//!
+//! Maps are in f32 or in half precision (bf16), and a layer gives what it takes. Weights come in f32
+//! and are brought to the maps' numbers here, so that their gradients are f32 again; normalisation
+//! computes in f32.
 
-use burn::tensor::Tensor;
-use burn::tensor::activation;
 use burn::tensor::module;
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions, MaxPoolOptions};
+use burn::tensor::{DType, FloatDType, Tensor, activation};
 
+use crate::config::Precision;
 use crate::kernels::conv::{self, Conv, Window};
-use crate::kernels::{is_on_host, norm, pool, resample, residual};
+use crate::kernels::{is_for_kernels, is_on_host, norm, pool, resample, residual};
 use crate::maps::Maps;
 
 /// Epsilon of torch's `BatchNorm2d` and of torchvision's `FrozenBatchNorm2d`.
@@ -24,6 +28,30 @@ pub struct ConvOptions2d {
     pub groups: usize,
     /// Applies ReLU to the result.
     pub relu: bool,
+}
+
+/// `x` in the numbers of activations: what a model is given decides what its layers compute in.
+#[must_use]
+pub fn in_precision<const D: usize>(x: Tensor<D>, precision: Precision) -> Tensor<D> {
+    match precision {
+        Precision::F32 => in_f32(x),
+        Precision::Bf16 => as_type(x, DType::BF16),
+    }
+}
+
+/// `x` in f32: for losses, statistics and taps.
+#[must_use]
+pub fn in_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    as_type(x, DType::F32)
+}
+
+/// A tensor of this type already is left alone: it keeps its place on the tape.
+fn as_type<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
+    if x.dtype() == dtype {
+        x
+    } else {
+        x.cast(FloatDType::from(dtype))
+    }
 }
 
 /// 2-D convolution (cross-correlation), bias and ReLU in one.
@@ -43,6 +71,9 @@ pub fn conv2d(
         groups,
         relu,
     } = options;
+    let dtype = x.cells().dtype();
+    let weight = as_type(weight, dtype);
+    let bias = bias.map(|bias| as_type(bias, dtype));
     if is_on_host(x.cells()) {
         let conv = Conv {
             window,
@@ -107,13 +138,14 @@ pub fn batch_norm_train(
         x.segments()
     );
     let residual = residual.map(|residual| residual.cells().clone());
-    let (output, mean, var) = if is_on_host(x.cells()) {
+    let (output, mean, var) = if is_for_kernels(x.cells()) {
         let result = norm::batch_norm(x.cells().clone(), gamma, beta, residual, relu);
         (result.output, result.mean, result.var)
     } else {
-        let column = x.cells().clone().reshape([count, channels, 1, 1]);
+        let column = in_f32(x.cells().clone()).reshape([count, channels, 1, 1]);
         let result = module::batch_norm_train(column, gamma, beta, NORM_EPS);
-        let mut y = result.output.reshape([count, channels]);
+        // What the tape keeps from here on is in the maps' numbers again.
+        let mut y = as_type(result.output.reshape([count, channels]), x.cells().dtype());
         if let Some(residual) = residual {
             y = y + residual;
         }
@@ -160,7 +192,7 @@ pub fn add(x: &Maps, y: &Maps) -> Maps {
 /// `max(x + y, 0)`.
 #[must_use]
 pub fn add_relu(x: &Maps, y: &Maps) -> Maps {
-    if !is_on_host(x.cells()) {
+    if !is_for_kernels(x.cells()) {
         return relu(&add(x, y));
     }
     let sum = residual::add_relu(x.cells().clone(), y.cells().clone());
@@ -170,7 +202,7 @@ pub fn add_relu(x: &Maps, y: &Maps) -> Maps {
 /// The ResNet stem's max-pool: 3×3, stride 2, padding 1. `H, W` become `ceil(H / 2), ceil(W / 2)`.
 #[must_use]
 pub fn max_pool_3x3_s2(x: &Maps) -> Maps {
-    if is_on_host(x.cells()) {
+    if is_for_kernels(x.cells()) {
         let (y, segment) = pool::max_pool(x.cells().clone(), x.segment());
         return Maps::new(y, [segment]);
     }
@@ -185,7 +217,7 @@ pub fn max_pool_3x3_s2(x: &Maps) -> Maps {
 #[must_use]
 pub fn upsample_add(fine: &Maps, coarse: &Maps) -> Maps {
     let (to, from) = (fine.segment(), coarse.segment());
-    if is_on_host(fine.cells()) {
+    if is_for_kernels(fine.cells()) {
         let (fine, coarse) = (fine.cells().clone(), coarse.cells().clone());
         return Maps::new(resample::upsample_add(fine, coarse, to, from), [to]);
     }

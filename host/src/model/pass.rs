@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::Tensor;
 
-use super::{BatchStats, Forward, ForwardRequest, TapSpec};
+use super::{BatchStats, Forward, ForwardRequest, TapSpec, ops};
 use crate::detection::HeadOutput;
 
 /// One run through a network.
@@ -69,10 +69,10 @@ impl<'a> Pass<'a> {
         self.batch_stats.push(stats);
     }
 
-    /// Offers a tap; it is kept if it was asked for.
+    /// Offers a tap; it is kept, in f32, if it was asked for.
     pub(super) fn offer(&mut self, name: &str, map: impl FnOnce() -> Tensor<4>) {
         if self.wanted.contains(name) {
-            self.taps.insert(name.to_owned(), map());
+            self.taps.insert(name.to_owned(), ops::in_f32(map()));
         }
     }
 

@@ -81,7 +81,10 @@ struct Summary {
 /// If the configuration or the case is refused, or a step fails.
 pub fn run(args: &StepArgs) -> anyhow::Result<i32> {
     let mut bench = match &args.reference {
-        Some(folder) => StepBench::of_reference(folder)?,
+        Some(folder) => {
+            let device = args.source.device.unwrap_or_default();
+            StepBench::of_reference(folder, device)?
+        }
         None => StepBench::of_config(&args.source.resolve()?.config)?,
     };
     // Loading is over: the peak is that of the steps. Where the kernel refuses, it is the process's.

@@ -8,7 +8,7 @@ use crate::detection::known_gradient::with_known_gradient;
 use crate::detection::levels::Level;
 use crate::detection::{Assignment, HeadOutput, IGNORED};
 use crate::kernels::focal::{Anchors, Focal, focal_loss as focal_kernel};
-use crate::kernels::is_on_host;
+use crate::kernels::is_for_kernels;
 
 /// Focal loss summed over levels; see [`super::retinanet_losses`].
 pub(super) fn focal_loss(
@@ -20,7 +20,7 @@ pub(super) fn focal_loss(
 ) -> Tensor<1> {
     let logits = head.cls_logits.cells();
     let classes = target_classes(assignment, levels);
-    let (value, gradient) = if is_on_host(logits) {
+    let (value, gradient) = if is_for_kernels(logits) {
         fused(logits, levels, &classes, weights, config)
     } else {
         composed(logits, levels, &classes, weights, config)

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use burn::backend::DispatchDevice;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kd_graph::{Place, Slot};
 
@@ -32,6 +33,7 @@ impl Bound {
     /// # Panics
     /// If a used tap is missing: a bug of the engine.
     fn new(distiller: &Distiller, student: &TapValues, teacher: &TapValues, batch: &Batch) -> Self {
+        let device = distiller.programs.device().clone();
         let tap = |(binding, used): (&crate::plugin::TapBinding, &u32)| {
             let from = if binding.role == STUDENT {
                 student
@@ -41,7 +43,8 @@ impl Bound {
             (*used != 0).then(|| {
                 let tap = from.get(&binding.name);
                 let tap = tap.expect("the engine requests every used tap");
-                tap.clone().without_autodiff()
+                // Where it lies already, but for a look at a run from another device.
+                tap.clone().without_autodiff().to_device(&device)
             })
         };
         let build = |name: &String| {
@@ -53,7 +56,7 @@ impl Bound {
                 .map(tap)
                 .collect(),
             targets: distiller.manifest.targets.iter().map(build).collect(),
-            device: distiller.programs.device().clone(),
+            device,
         }
     }
 
@@ -96,37 +99,44 @@ impl Bound {
     }
 }
 
-/// Parameters as tensors, without a copy where host and program share memory; they go back on drop.
+/// Parameters as tensors: without a copy where host and program share memory, and then they go back on
+/// drop; uploaded elsewhere.
 struct LentParams<'a> {
     arrays: &'a mut [Array],
     tensors: Vec<Tensor<1>>,
+    are_moved: bool,
 }
 
 impl<'a> LentParams<'a> {
     fn new(arrays: &'a mut [Array], device: &Device) -> Self {
-        let tensors = arrays
-            .iter_mut()
-            .map(|array| {
-                let values = std::mem::take(&mut array.data);
-                let len = values.len();
-                Tensor::from_data(TensorData::new(values, [len]), device)
-            })
-            .collect();
-        LentParams { arrays, tensors }
+        let are_moved = matches!(device.as_dispatch(), DispatchDevice::Flex(_));
+        let tensor = |array: &mut Array| {
+            let values = match are_moved {
+                true => std::mem::take(&mut array.data),
+                false => array.data.clone(),
+            };
+            let len = values.len();
+            Tensor::from_data(TensorData::new(values, [len]), device)
+        };
+        LentParams {
+            tensors: arrays.iter_mut().map(tensor).collect(),
+            arrays,
+            are_moved,
+        }
     }
 
     fn input(&self, index: usize) -> Input {
-        Input::Floats(
-            self.tensors[index].clone(),
-            self.arrays[index].shape.clone(),
-        )
+        let shape = self.arrays[index].shape.clone();
+        Input::Floats(self.tensors[index].clone(), shape)
     }
 }
 
 impl Drop for LentParams<'_> {
     fn drop(&mut self) {
-        for (array, tensor) in self.arrays.iter_mut().zip(self.tensors.drain(..)) {
-            array.data = values(tensor);
+        if self.are_moved {
+            for (array, tensor) in self.arrays.iter_mut().zip(self.tensors.drain(..)) {
+                array.data = values(tensor);
+            }
         }
     }
 }
@@ -197,7 +207,10 @@ impl Distiller {
                 let upstream = weights[index as usize] as f32 * scale;
                 floats(vec![upstream], &[1], &bound.device)
             }
-            Slot::DMap(index) => Input::Map(d_maps[index as usize].clone()),
+            Slot::DMap(index) => {
+                let gradient = d_maps[index as usize].clone();
+                Input::Map(gradient.to_device(&bound.device))
+            }
             other => unreachable!("{other:?} is bound before the first part"),
         });
         let failed = |failure| programs::failed(&self.method, "backward", failure);

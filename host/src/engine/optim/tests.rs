@@ -1,6 +1,7 @@
 use serde::Deserialize;
 
 use super::*;
+use crate::engine::values::{flat_tensor, into_vec};
 
 /// Twenty updates; one rounding of f32 (6e-8) may differ per operation, where torch's vector code
 /// fuses a multiplication with an addition and ours does not.
@@ -52,6 +53,23 @@ impl Case {
             if step >= self.frozen_until[name] {
                 let grad = &self.grads[name][step];
                 optimizer.update(name, param, grad, self.lrs[step], self.decays[name]);
+            }
+        }
+    }
+
+    fn step_on_device(
+        &self,
+        step: usize,
+        optimizer: &mut Optimizer,
+        params: &mut BTreeMap<String, Vec<f32>>,
+    ) {
+        optimizer.begin_step();
+        for (name, param) in params {
+            if step >= self.frozen_until[name] {
+                let grad = flat_tensor(self.grads[name][step].clone());
+                let old = flat_tensor(param.clone());
+                let (lr, decay) = (self.lrs[step], self.decays[name]);
+                *param = into_vec(optimizer.updated(name, old, grad, lr, decay));
             }
         }
     }
@@ -178,4 +196,41 @@ fn a_state_that_does_not_fit_is_refused_by_name() {
     other.metadata.insert("algorithm".into(), "adamw".into());
     let message = refuse(&other, &[("fc.weight", 2)]);
     assert!(message.contains("is of `adamw`"), "{message}");
+}
+
+#[test]
+fn updates_on_a_device_are_torchs_too_and_states_go_either_way() {
+    for case in golden() {
+        let mut on_device = Optimizer::new(case.algorithm());
+        // Every second step elsewhere: what a checkpoint does once a run.
+        let mut mixed = Optimizer::new(case.algorithm());
+        let mut params = case.start.clone();
+        let mut mixed_params = case.start.clone();
+        for step in 0..case.lrs.len() {
+            for (optimizer, params, here) in [
+                (&mut on_device, &mut params, false),
+                (&mut mixed, &mut mixed_params, step % 2 == 0),
+            ] {
+                if here {
+                    case.step(step, optimizer, params);
+                } else {
+                    case.step_on_device(step, optimizer, params);
+                }
+                for (name, param) in &*params {
+                    let error = relative_error(param, &case.params[name][step]);
+                    assert!(error < TOLERANCE, "{} {name} {step}: {error}", case.name);
+                }
+            }
+        }
+        for state in [on_device.to_state(), mixed.to_state()] {
+            for (key, reference) in &case.state {
+                let ours = key.replace("momentum_buffer.", "momentum.");
+                let error = relative_error(&state.entries[&ours].data, reference);
+                assert!(error < TOLERANCE, "{} {key}: {error}", case.name);
+            }
+            let mut again = Optimizer::new(case.algorithm());
+            again.load_state(&state, &case.lengths()).unwrap();
+            assert_eq!(again.to_state(), state);
+        }
+    }
 }

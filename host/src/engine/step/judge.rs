@@ -1,17 +1,21 @@
 //! The student's head and task losses on the method's maps.
 
-use burn::tensor::{Device, Gradients, Tensor};
+use burn::tensor::{Gradients, Tensor};
 
+use crate::config::Precision;
 use crate::detection::Assignment;
 use crate::engine::EngineError;
-use crate::model::Detector;
+use crate::engine::values::{Values, into_vec};
+use crate::kernels::is_on_host;
+use crate::model::{Detector, ops};
 
-use super::{Accumulated, accumulate, add_loss, on_pool};
+use super::{Accumulated, add_loss, on_pool};
 
 /// The student's head and task losses as a judge of a method's maps.
 pub(super) struct Judge<'a> {
     pub(super) detector: &'a dyn Detector,
     pub(super) leaves: &'a [Tensor<1>],
+    pub(super) precision: Precision,
     /// The student's own: targets are matched once a batch.
     pub(super) assignment: &'a Assignment,
     pub(super) scale: f32,
@@ -26,17 +30,22 @@ impl Judge<'_> {
         maps: Vec<Tensor<4>>,
         sum: &mut Accumulated,
     ) -> Result<Vec<Tensor<4>>, EngineError> {
-        let device = Device::flex().autodiff();
+        let device = self.leaves[0].device().without_autodiff();
+        let on_host = is_on_host(&self.leaves[0]);
         let maps: Vec<Tensor<4>> = maps
             .into_iter()
-            .map(|map| Tensor::from_inner(map).to_device(&device).require_grad())
+            .map(|map| map.to_device(&device).autodiff().require_grad())
             .collect();
-        let losses = on_pool(|| {
+        let losses = on_pool(on_host, || {
+            let maps: Vec<Tensor<4>> = maps
+                .iter()
+                .map(|map| ops::in_precision(map.clone(), self.precision))
+                .collect();
             let head = self.detector.head(self.leaves, &maps);
             self.detector.losses(&head, self.assignment)
         });
         let total = task_total(&mut sum.losses, losses, "_maps", self.scale, self.step)?;
-        let mut gradients = on_pool(|| total.backward());
+        let mut gradients = on_pool(on_host, || total.backward());
         collect_gradients(&mut sum.student, self.leaves, &mut gradients);
         Ok(maps
             .iter()
@@ -56,10 +65,14 @@ pub(super) fn task_total(
     scale: f32,
     step: u64,
 ) -> Result<Tensor<1>, EngineError> {
+    // All in one transfer: reading from a device waits for everything before.
+    let plain = losses
+        .iter()
+        .map(|(_, loss)| loss.clone().without_autodiff());
+    let values = into_vec(Tensor::cat(plain.collect(), 0));
     let mut total: Option<Tensor<1>> = None;
-    for (name, loss) in losses {
+    for ((name, loss), value) in losses.into_iter().zip(values) {
         let name = format!("{name}{suffix}");
-        let value = loss.clone().without_autodiff().into_scalar::<f32>();
         if !value.is_finite() {
             return Err(EngineError::NonFiniteLoss {
                 term: name,
@@ -79,7 +92,7 @@ pub(super) fn task_total(
 
 /// Adds the gradients at `leaves` to `sums`.
 pub(super) fn collect_gradients(
-    sums: &mut [Option<Vec<f32>>],
+    sums: &mut [Option<Values>],
     leaves: &[Tensor<1>],
     gradients: &mut Gradients,
 ) {
@@ -90,13 +103,10 @@ pub(super) fn collect_gradients(
         let Some(gradient) = leaf.grad_remove(gradients) else {
             continue;
         };
-        let gradient = gradient
-            .into_data()
-            .try_into_vec::<f32>()
-            .expect("weights and gradients are f32");
+        let gradient = Values::of(gradient);
         match slot {
             None => *slot = Some(gradient),
-            Some(sum) => accumulate(sum, &gradient),
+            Some(sum) => sum.add(gradient),
         }
     }
 }

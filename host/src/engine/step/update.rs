@@ -1,8 +1,8 @@
 //! Gradients become new weights: clipping, then the optimizers.
 
 use crate::distill::schedule::Phase;
-use crate::engine::grad_clip::views;
 use crate::engine::optim::method_param;
+use crate::engine::values::Values;
 use crate::engine::{EngineError, grad_clip};
 
 use super::{Accumulated, Learner};
@@ -22,31 +22,27 @@ impl Learner {
             }
             _ => Vec::new(),
         };
-        let mut student: Vec<(&str, &mut [f32])> = specs
+        let mut student: Vec<(&str, &mut Values)> = specs
             .iter()
             .zip(&mut sum.student)
-            .filter_map(|(spec, g)| Some((spec.name.as_str(), g.as_deref_mut()?)))
+            .filter_map(|(spec, g)| Some((spec.name.as_str(), g.as_mut()?)))
             .collect();
-        let mut method: Vec<(&str, &mut [f32])> = method_names
+        let mut method: Vec<(&str, &mut Values)> = method_names
             .iter()
+            .map(String::as_str)
             .zip(&mut sum.method)
-            .map(|(name, g)| (name.as_str(), g.as_mut_slice()))
             .collect();
         // Both are known to be finite before either is touched.
-        let norm = grad_clip::global_norm(&views(&student))?;
+        let norm = grad_clip::norm(&student)?;
         let method_norm = match method.is_empty() {
             true => None,
-            false => Some(grad_clip::global_norm(&views(&method))?),
+            false => Some(grad_clip::norm(&method)?),
         };
-        for (gradients, mut norm) in [
+        for (gradients, norm) in [
             (&mut student, norm),
             (&mut method, method_norm.unwrap_or_default()),
         ] {
-            if self.grad_clip_value > 0.0 {
-                grad_clip::clip_values(gradients, self.grad_clip_value as f32);
-                norm = grad_clip::global_norm(&views(gradients))?;
-            }
-            grad_clip::clip_known_norm(gradients, norm, self.grad_clip_norm);
+            grad_clip::clip(gradients, norm, self.grad_clip_value, self.grad_clip_norm)?;
         }
         self.optimizer.begin_step();
         for (index, gradient) in sum.student.iter().enumerate() {
@@ -54,17 +50,24 @@ impl Learner {
             let spec = &specs[index];
             let group = self.groups.of_detector(spec);
             let lr = lr * group.lr_scale * phase.lr_scale.part(spec.part);
-            let optimizer = &mut self.optimizer;
-            self.weights.with_param_mut(index, |values| {
-                optimizer.update(&spec.name, values, gradient, lr, group.weight_decay);
-            });
+            let (optimizer, name, decay) = (&mut self.optimizer, &spec.name, group.weight_decay);
+            match gradient {
+                Values::Host(gradient) => self.weights.with_param_mut(index, |values| {
+                    optimizer.update(name, values, gradient, lr, decay);
+                }),
+                Values::Device(gradient) => self.weights.replace(index, |values| {
+                    optimizer.updated(name, values, gradient.clone(), lr, decay)
+                }),
+            }
         }
         if let Some(own) = &mut self.method_optimizer {
             own.optimizer.begin_step();
         }
         if let Some(distiller) = &mut self.distiller {
-            let gradients = method_names.iter().zip(&sum.method);
+            // The method's parameters are arrays of the CPU, whatever the student's device.
+            let gradients = method_names.iter().zip(&mut sum.method);
             for ((name, gradient), param) in gradients.zip(distiller.params_mut()) {
+                let gradient = gradient.as_mut_slice();
                 let group = self.groups.of_method(&param.shape);
                 let lr = lr * group.lr_scale * phase.lr_scale.method;
                 match &mut self.method_optimizer {
