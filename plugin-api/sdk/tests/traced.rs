@@ -194,7 +194,7 @@ fn what_cannot_be_traced_is_refused_by_name_and_the_instance_lives_on() {
     for (act, operation, instead) in [
         (Act::IntoScalar, "into_scalar", "mask instead of branching"),
         (Act::OneHot, "one_hot", "compare the labels with `arange`"),
-        (Act::Nonzero, "nonzero", "keep all rows"),
+        (Act::Nonzero, "argwhere", "keep all rows"),
         (Act::Inner, "inner", "detach"),
         (Act::Seed, "seed", "inputs.noise"),
     ] {

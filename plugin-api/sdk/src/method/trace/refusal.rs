@@ -11,6 +11,7 @@ const NOT_THE_AUTHORS: [&str; 9] = [
     "std::",
     "core::",
     "alloc::",
+    "futures_lite::",
     "burn",
     "kd_plugin::",
     "kd_graph::",
