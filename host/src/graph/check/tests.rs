@@ -7,4 +7,3 @@ mod fuzz;
 mod interface;
 mod rules;
 mod seeds;
-

@@ -84,14 +84,16 @@ fn base(seeds: &mut Seeds, wrap: fn(BaseOperationIr) -> OperationIr, dtype: DTyp
         let value = b.input(&[1, 2, 2], dtype);
         B::SliceAssign(SliceAssignOpIr::create(x, ranges(), value, || b.id()))
     });
-    add(&|b, x| {
-        let at = b.indices(&[5]);
-        B::Select(SelectOpIr::create(x, 1, at, || b.id()))
-    });
-    add(&|b, x| {
-        let at = b.indices(&[2, 3, 2]);
-        B::Gather(GatherOpIr::create(x, 2, at, || b.id()))
-    });
+    if !is_bool {
+        add(&|b, x| {
+            let at = b.indices(&[5]);
+            B::Select(SelectOpIr::create(x, 1, at, || b.id()))
+        });
+        add(&|b, x| {
+            let at = b.indices(&[2, 3, 2]);
+            B::Gather(GatherOpIr::create(x, 2, at, || b.id()))
+        });
+    }
     let updates: &[Update] = if is_bool {
         &[Update::Add]
     } else {
@@ -218,15 +220,10 @@ fn numeric(seeds: &mut Seeds, wrap: impl Fn(NumericOperationIr) -> OperationIr, 
         add(&|b, x| op(ReduceDimOpIr::create(x, 1, 1, || b.id())));
     }
     add(&|b, x| N::SumDims(ReduceDimsOpIr::create(x, vec![2, 0], || b.id())));
-    for op in [N::ArgMax, N::ArgMin] {
-        add(&|b, x| op(ReduceDimOpIr::create_arg(x, 1, 1, index, || b.id())));
+    if dtype != I32 {
+        indices(&mut add, index);
     }
     add(&|b, x| N::TopK(ReduceDimOpIr::create(x, 2, 2, || b.id())));
-    add(&|b, x| N::ArgTopK(ReduceDimOpIr::create_arg(x, 2, 2, index, || b.id())));
-    add(&|b, x| N::TopKWithIndices(TopKWithIndicesOpIr::create(x, 2, 2, index, || b.id())));
-    for op in [N::MaxDimWithIndices, N::MinDimWithIndices] {
-        add(&|b, x| op(ReduceDimWithIndicesOpIr::create(x, 2, index, || b.id())));
-    }
     for op in [N::Greater, N::GreaterEqual, N::Lower, N::LowerEqual] {
         add(&|b, x| {
             let y = b.input(&[2, 1, 4], dtype);
@@ -262,8 +259,6 @@ fn numeric(seeds: &mut Seeds, wrap: impl Fn(NumericOperationIr) -> OperationIr, 
         add(&|b, x| op(DimOpIr::create(x, 1, || b.id())));
     }
     add(&|b, x| N::Sort(SortOpIr::create(x, 1, true, || b.id())));
-    add(&|b, x| N::ArgSort(SortOpIr::create_arg(x, 1, false, index, || b.id())));
-    add(&|b, x| N::SortWithIndices(SortWithIndicesOpIr::create(x, 1, true, index, || b.id())));
     for mode in [
         PadModeIr::Constant(ScalarIr::Float(1.0)),
         PadModeIr::Reflect,
@@ -284,6 +279,24 @@ fn numeric(seeds: &mut Seeds, wrap: impl Fn(NumericOperationIr) -> OperationIr, 
             });
         }
     }
+}
+
+/// Adds an operation on `[2, 3, 4]`.
+type Add<'a> = dyn FnMut(&dyn Fn(&Build, TensorIr) -> NumericOperationIr) + 'a;
+
+/// Operations that make indices of the type `index`.
+fn indices(add: &mut Add<'_>, index: DType) {
+    use NumericOperationIr as N;
+    for op in [N::ArgMax, N::ArgMin] {
+        add(&|b, x| op(ReduceDimOpIr::create_arg(x, 1, 1, index, || b.id())));
+    }
+    add(&|b, x| N::ArgTopK(ReduceDimOpIr::create_arg(x, 2, 2, index, || b.id())));
+    add(&|b, x| N::TopKWithIndices(TopKWithIndicesOpIr::create(x, 2, 2, index, || b.id())));
+    for op in [N::MaxDimWithIndices, N::MinDimWithIndices] {
+        add(&|b, x| op(ReduceDimWithIndicesOpIr::create(x, 2, index, || b.id())));
+    }
+    add(&|b, x| N::ArgSort(SortOpIr::create_arg(x, 1, false, index, || b.id())));
+    add(&|b, x| N::SortWithIndices(SortWithIndicesOpIr::create(x, 1, true, index, || b.id())));
 }
 
 fn float(seeds: &mut Seeds, dtype: DType) {
