@@ -75,6 +75,9 @@ pub(super) fn rule(of: Kind, op: &BaseOperationIr) -> Rule {
             is("value", &op.value, &sliced, op.tensor.dtype)?;
             like("out", &op.out, &op.tensor)
         }
+        B::Select(_) | B::Gather(_) if of == Kind::Bool => Err(Fault::Unsupported(
+            "burn's CPU makes unsigned integers of booleans that are looked up",
+        )),
         B::Select(op) => {
             kind("tensor", &op.tensor, of)?;
             let selected = selected(&op.tensor, op.dim, &op.indices)?;

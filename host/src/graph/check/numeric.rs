@@ -187,10 +187,14 @@ fn reduce(of: Kind, op: &ReduceOpIr) -> Rule {
     is("out", &op.out, &[1], op.input.dtype)
 }
 
-/// The type of indices: as declared for floats, that of the input for integers.
+/// The type of indices: as declared for floats, that of the input for integers, where the CPU makes
+/// i64 whatever the input is.
 fn index(of: Kind, input: &TensorIr, out: &TensorIr) -> Rule {
     match of {
-        Kind::Int => dtype("out", out, input.dtype),
+        Kind::Int => {
+            dtype("input", input, DType::I64)?;
+            dtype("out", out, DType::I64)
+        }
         Kind::Float | Kind::Bool => kind("out", out, Kind::Int),
     }
 }
