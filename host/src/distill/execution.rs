@@ -1,5 +1,8 @@
 //! Who computes a method: this host, from the program that the plugin gives, or the plugin.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use crate::config::Execution;
 use crate::plugin::Method;
 
@@ -12,6 +15,20 @@ pub enum Executor {
     Program,
     /// The plugin.
     Plugin,
+}
+
+/// A method is bound several times in a run.
+fn warn_once(method: &str, format: &str) {
+    static WARNED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut warned = WARNED.lock().unwrap_or_else(PoisonError::into_inner);
+    if warned.insert(format!("{method} {format}")) {
+        tracing::warn!(
+            target: "kdhost::distill",
+            "method `{method}`: its program is written in `{format}`, this kdhost reads `{}`; the \
+             plugin computes by itself on the CPU, which is slower: rebuild it with this kdhost's SDK",
+            kd_graph::FORMAT
+        );
+    }
 }
 
 /// Decides for a planned method. Programs are exchanged in one exact format
@@ -44,14 +61,7 @@ pub fn choose(method: &Method, wanted: Execution) -> Result<Executor, DistillErr
         ),
         (_, true, _) => Ok(Executor::Program),
         (Execution::Auto, false, false) => {
-            tracing::warn!(
-                target: "kdhost::distill",
-                "method `{}`: its program is written in `{}`, this kdhost reads `{}`; the plugin \
-                 computes by itself on the CPU, which is slower: rebuild it with this kdhost's SDK",
-                method.manifest().id,
-                door.format,
-                kd_graph::FORMAT
-            );
+            warn_once(&method.manifest().id, &door.format);
             Ok(Executor::Plugin)
         }
         (_, false, _) => refuse(format!(

@@ -195,7 +195,7 @@ fn what_cannot_be_traced_is_refused_by_name_and_the_instance_lives_on() {
         (Act::IntoScalar, "into_scalar", "mask instead of branching"),
         (Act::OneHot, "one_hot", "compare the labels with `arange`"),
         (Act::Nonzero, "argwhere", "keep all rows"),
-        (Act::Inner, "inner", "detach"),
+        (Act::Inner, "without_autodiff", "detach"),
         (Act::Seed, "seed", "inputs.noise"),
     ] {
         let mut bench = bench(act);
