@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "reads the host's call")]
 
 use std::any::Any;
+#[cfg(feature = "burn")]
 use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
@@ -21,10 +22,12 @@ pub(crate) struct PanicRecord {
     pub(crate) message: String,
     pub(crate) location: String,
     /// Where asked for with [`catch_with_frames`].
+    #[cfg(feature = "burn")]
     pub(crate) frames: Option<Backtrace>,
 }
 
 thread_local! {
+    #[cfg(feature = "burn")]
     static WANTS_FRAMES: Cell<bool> = const { Cell::new(false) };
     static DEPTH: Cell<usize> = const { Cell::new(0) };
     static HERE: RefCell<Option<PanicRecord>> = const { RefCell::new(None) };
@@ -109,6 +112,7 @@ fn catch<T>(body: impl FnOnce() -> T) -> Result<T, PanicRecord> {
         let record = here.or(elsewhere).unwrap_or_else(|| PanicRecord {
             message: payload_text(payload.as_ref()),
             location: "an unknown place".to_owned(),
+            #[cfg(feature = "burn")]
             frames: None,
         });
         // Dropping a payload runs foreign code that may panic again.
@@ -145,6 +149,7 @@ fn record(info: &PanicHookInfo<'_>) -> PanicRecord {
         location: info
             .location()
             .map_or_else(|| "an unknown place".to_owned(), ToString::to_string),
+        #[cfg(feature = "burn")]
         frames: WANTS_FRAMES.get().then(Backtrace::force_capture),
     }
 }

@@ -135,7 +135,7 @@ fn act(act: Act, inputs: &Inputs<'_>, labels: &Tensor<1, burn::tensor::Int>, los
 
 fn bench(act: Act) -> Bench {
     let taps = TapShape::pair("neck.p3", [2, 4, 5, 6], [2, 4, 5, 6]);
-    let mut bench = Bench::new::<Everything>(&json!({ "act": act }), &taps).unwrap();
+    let mut bench = Bench::new::<Everything>(&json!({ "act": act }), &taps).expect("a plan");
     bench.fill(3);
     bench.push_target(
         "gt_boxes_xyxy",

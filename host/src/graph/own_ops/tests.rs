@@ -8,6 +8,14 @@ use super::composed::Composed;
 use super::{Kernels, OwnOps, PackedConv};
 
 type Generic = Composed<Flex>;
+type Backward = fn(
+    &PackedConv,
+    FlexTensor,
+    FlexTensor,
+    Option<FlexTensor>,
+    FlexTensor,
+    [bool; 3],
+) -> [Option<FlexTensor>; 3];
 
 /// f32 in another order of sums; Winograd's transforms add a few roundings.
 const TOLERANCE: f64 = 5e-6;
@@ -65,14 +73,7 @@ fn convolution_agrees_with_the_generic_form() {
         for wanted in [[true; 3], [false, true, false], [true, false, false]] {
             // Of one output, so that both gate at the same places.
             let gate = relu.then(|| y.clone());
-            let run = |f: fn(
-                &PackedConv,
-                FlexTensor,
-                FlexTensor,
-                Option<FlexTensor>,
-                FlexTensor,
-                [bool; 3],
-            ) -> [Option<FlexTensor>; 3]| {
+            let run = |f: Backward| {
                 f(
                     &conv,
                     x.clone(),

@@ -156,7 +156,8 @@ mod cpu {
     }
 }
 
-#[cfg(all(test, feature = "cpu"))]
+#[cfg(feature = "cpu")]
+#[cfg(test)]
 mod tests {
     use burn::tensor::{Device, TensorData, activation};
     use kd_graph::standardize::EPSILON;
