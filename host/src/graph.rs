@@ -7,5 +7,6 @@
 mod backend;
 pub mod check;
 pub mod compiled;
+mod hot_ops;
 mod own_ops;
 mod quiet;

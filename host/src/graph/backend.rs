@@ -5,6 +5,7 @@ use burn::backend::tensor::FloatTensor;
 use burn_router::TensorInterpreter;
 use kd_graph::burn_ir::{BackendIr, CustomOpIr, HandleKind, OperationIr};
 
+use super::hot_ops;
 use super::own_ops::{self, Kernels, OwnOps};
 
 /// A backend for programs.
@@ -26,7 +27,7 @@ impl GraphBackend for Flex {
                 own::<Kernels>(custom, interpreter);
                 true
             }
-            _ => false,
+            other => hot_ops::take(other, interpreter),
         }
     }
 }
