@@ -247,19 +247,18 @@ fn pad(of: Kind, op: &PadOpIr) -> Rule {
             .ok_or_else(fault)?;
     }
     if let PadModeIr::Constant(value) = op.mode {
-        // Recorded as a float whatever the tensor's type is; it is converted by way of f32.
-        let fits = match (of, value) {
-            (Kind::Int, ScalarIr::Float(v)) => v.fract() == 0.0 && v.abs() <= 16_777_216.0,
-            (_, value) => return padded_with(value, &padded, op),
-        };
-        ensure(fits, "mode", || format!("is {:?}", op.mode))?;
+        // Recorded as a float whatever the tensor's type is, and converted by way of f32.
+        const WHOLE_IN_F32: f64 = (1 << 24) as f64;
+        let whole = |v: f64| v.fract() == 0.0 && v.abs() <= WHOLE_IN_F32;
+        match (of, value) {
+            (Kind::Int, ScalarIr::Float(v)) => ensure(whole(v), "mode", || format!("is {v}"))?,
+            (Kind::Int, ScalarIr::Int(v)) => {
+                ensure(whole(v as f64), "mode", || format!("is {v}"))?;
+            }
+            (_, value) => scalar("mode", value, op.input.dtype)?,
+        }
     }
     is("out", &op.out, &padded, op.input.dtype)
-}
-
-fn padded_with(value: ScalarIr, padded: &[usize], op: &PadOpIr) -> Rule {
-    scalar("mode", value, op.input.dtype)?;
-    is("out", &op.out, padded, op.input.dtype)
 }
 
 /// Whether numbers can be drawn so: samplers panic on other parameters.

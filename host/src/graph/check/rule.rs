@@ -163,7 +163,9 @@ pub(super) fn broadcast(tensors: &[&TensorIr]) -> Result<Shape, Fault> {
 /// A number that the backend turns into `dtype`: conversions of anything else panic.
 pub(super) fn scalar(what: &'static str, value: ScalarIr, dtype: DType) -> Rule {
     let fits = match (Kind::of(dtype), value) {
-        (Some(Kind::Float), ScalarIr::Float(_) | ScalarIr::Int(_) | ScalarIr::UInt(_)) => true,
+        // Kernels compute in f32; a finite number beyond it has none.
+        (Some(Kind::Float), ScalarIr::Float(v)) => !v.is_finite() || v.abs() <= f64::from(f32::MAX),
+        (Some(Kind::Float), ScalarIr::Int(_) | ScalarIr::UInt(_)) => true,
         (Some(Kind::Int), ScalarIr::Int(v)) => dtype == DType::I64 || i32::try_from(v).is_ok(),
         (Some(Kind::Bool), ScalarIr::Bool(_)) => true,
         _ => false,
