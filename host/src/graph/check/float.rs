@@ -66,7 +66,7 @@ pub(super) fn rule(op: &FloatOperationIr) -> Rule {
             ensure(threes, "dim", || {
                 let dim = op.dim;
                 format!(
-                    "is {dim}, where {:?} and {:?} must be 3",
+                    "is {dim}, where {} and {} must be 3",
                     op.lhs.shape, op.rhs.shape
                 )
             })?;

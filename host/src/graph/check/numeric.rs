@@ -204,7 +204,7 @@ fn kept(tensor: &TensorIr, dim: usize, k: usize) -> Result<Vec<usize>, Fault> {
     within("dim", dim, tensor)?;
     let extent = tensor.shape[dim];
     ensure((1..=extent).contains(&k), "k", || {
-        format!("is {k}, of {:?} in dimension {dim}", tensor.shape)
+        format!("is {k}, of {} in dimension {dim}", tensor.shape)
     })?;
     Ok(replaced(&tensor.shape, dim, k))
 }
@@ -232,7 +232,7 @@ fn pad(of: Kind, op: &PadOpIr) -> Rule {
     kind("input", &op.input, of)?;
     let fault = || Fault::Parameter {
         what: "padding",
-        why: format!("is {:?}, of {:?}", op.padding, op.input.shape),
+        why: format!("is {:?}, of {}", op.padding, op.input.shape),
     };
     if op.padding.len() != op.input.shape.rank() {
         return Err(fault());

@@ -131,7 +131,7 @@ pub(super) fn extents<const N: usize>(
 /// A dimension's index.
 pub(super) fn within(what: &'static str, dim: usize, tensor: &TensorIr) -> Rule {
     ensure(dim < tensor.shape.rank(), what, || {
-        format!("is {dim}, of {:?}", tensor.shape)
+        format!("is {dim}, of {}", tensor.shape)
     })
 }
 

@@ -225,10 +225,7 @@ fn data(tensor: &TensorIr, value: impl Fn(usize) -> usize) -> HandleKind<Flex> {
 #[test]
 fn results_are_what_they_are_declared_to_be() {
     let failed: Vec<String> = (seeds::all().iter())
-        .filter_map(|program| match run(program) {
-            Ok(_) => None,
-            Err(why) => Some(why),
-        })
+        .filter_map(|program| run(program).err())
         .collect();
     assert!(failed.is_empty(), "{}: {failed:#?}", failed.len());
 }

@@ -320,7 +320,7 @@ fn claimed_extents_are_never_multiplied_unchecked() {
     }
     let b = Build::new();
     b.op(OperationIr::BaseInt(BaseOperationIr::Ones(
-        CreationOpIr::create([1 << 31].into(), I32, || b.id()),
+        CreationOpIr::create(vec![1usize << 31].into(), I32, || b.id()),
     )));
     assert_eq!(check_own(&b.program(), &Limits::default()), Ok(()));
 }

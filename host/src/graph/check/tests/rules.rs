@@ -180,7 +180,7 @@ fn layers() {
         O::Module(M::Conv2dXBackward(op)) => op.options.stride = [2, 1], "`output_grad`";
         O::Module(M::Conv2dWeightBackward(op)) => extents(&mut op.out, &[5, 4, 9]), "[5, 4, 3, 3]";
         O::Module(M::Conv2dBiasBackward(op)) => op.bias = op.x.clone(), "`bias` is";
-        O::Module(M::Conv3d(op)) => op.x = op.weight.clone(), "`weight` is";
+        O::Module(M::Conv3d(op)) => op.options.groups = 3, "`groups` is 3";
         O::Module(M::ConvTranspose1d(op)) => op.options.padding_out = [2], "`padding_out` is [2]";
         O::Module(M::ConvTranspose2d(op)) => op.options.padding = [9, 9], "leaves nothing";
         O::Module(M::ConvTranspose2d(op)) => op.options.groups = 3, "`groups` is 3";
