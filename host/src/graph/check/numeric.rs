@@ -234,9 +234,10 @@ fn pad(of: Kind, op: &PadOpIr) -> Rule {
         what: "padding",
         why: format!("is {:?}, of {}", op.padding, op.input.shape),
     };
-    if op.padding.len() != op.input.shape.rank() {
-        return Err(fault());
-    }
+    let (count, rank) = (op.padding.len(), op.input.shape.rank());
+    ensure(count == rank, "padding", || {
+        format!("are {count}, of {}", op.input.shape)
+    })?;
     let mut padded = op.input.shape.to_vec();
     for (&(before, after), extent) in op.padding.iter().zip(&mut padded) {
         if matches!(op.mode, PadModeIr::Reflect) && (before >= *extent || after >= *extent) {

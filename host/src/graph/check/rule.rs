@@ -137,6 +137,10 @@ pub(super) fn within(what: &'static str, dim: usize, tensor: &TensorIr) -> Rule 
 
 /// Different dimensions' indices.
 pub(super) fn distinct(what: &'static str, dims: &[usize], tensor: &TensorIr) -> Rule {
+    let (count, rank) = (dims.len(), tensor.shape.rank());
+    ensure(count <= rank, what, || {
+        format!("are {count}, of {}", tensor.shape)
+    })?;
     dims.iter().try_for_each(|&dim| within(what, dim, tensor))?;
     let repeated = (1..dims.len()).any(|i| dims[..i].contains(&dims[i]));
     ensure(!repeated, what, || format!("repeats one: {dims:?}"))

@@ -2,12 +2,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use burn::backend::Flex;
-use burn_backend::{TensorData, TensorMetadata};
-use burn_ir::HandleKind;
+use burn::backend::{Flex, TensorMetadata};
+use burn::tensor::TensorData;
 use burn_router::TensorInterpreter;
 use burn_std::{Bytes, bf16, f16};
-use kd_graph::burn_ir::{IrVisitorMut, OperationIr, TensorId, TensorIr, TensorStatus};
+use kd_graph::burn_ir::{HandleKind, IrVisitorMut, OperationIr, TensorId, TensorIr, TensorStatus};
 use kd_graph::{DType, Executable, Place, Program, Slot};
 
 use super::seeds;
@@ -200,7 +199,7 @@ fn with_statuses(program: &Program, index: usize, op: &OperationIr) -> Operation
 
 /// A tensor whose elements are a function of their place.
 fn data(tensor: &TensorIr, value: impl Fn(usize) -> usize) -> HandleKind<Flex> {
-    use burn_backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps};
+    use burn::backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps};
     let values = (0..tensor.shape.num_elements()).map(value);
     let float = |v: usize| v as f32 * 0.75 - 1.0;
     let bytes: Vec<u8> = match tensor.dtype {

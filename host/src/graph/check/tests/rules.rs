@@ -115,7 +115,7 @@ fn arithmetic() {
         O::NumericFloat(_, N::Sort(op)) => op.dim = 3, "`dim` is 3";
         O::NumericFloat(_, N::ArgSort(op)) => op.out.dtype = F32, "`out` is f32";
         O::NumericFloat(_, N::SortWithIndices(op)) => op.out_indices.dtype = F32, "is f32";
-        O::NumericFloat(_, N::Pad(op)) => op.padding.truncate(2), "`padding` is";
+        O::NumericFloat(_, N::Pad(op)) => op.padding.truncate(2), "`padding` are 2";
         O::NumericFloat(_, N::Pad(op)) => op.padding[0].0 = usize::MAX, "`padding` is";
         O::NumericFloat(_, N::Pad(PadOpIr { mode: mode @ PadModeIr::Constant(_), padding, .. }))
             => { *mode = PadModeIr::Reflect; padding[0].0 = 2; }, "`padding` is [(2, 0)";
@@ -347,7 +347,6 @@ fn operations_without_a_rule() {
             "{found}"
         );
     }
-    let b = Build::new();
     let mut program = seeds::training();
     let dropped = program.operations[0].outputs().next().cloned().unwrap();
     program.operations.push(O::Drop(dropped));
@@ -355,5 +354,4 @@ fn operations_without_a_rule() {
         .unwrap_err()
         .to_string();
     assert!(found.contains("(Drop): not supported"), "{found}");
-    let _ = b;
 }
