@@ -2,8 +2,8 @@
 
 use kd_graph::burn_ir::{ActivationOperationIr, BinaryOpIr};
 
-use super::numeric::{along, unary, with_scalar};
-use super::rule::{Kind, Rule, ensure, extents, finite, kind, like};
+use super::numeric::{along, binary, unary, with_scalar};
+use super::rule::{Kind, Rule, finite, kind, like};
 
 pub(super) fn rule(op: &ActivationOperationIr) -> Rule {
     use ActivationOperationIr as A;
@@ -15,20 +15,8 @@ pub(super) fn rule(op: &ActivationOperationIr) -> Rule {
         | A::LogSigmoidBackward(op) => backward(op),
         A::LeakyRelu(op) => with_scalar(Kind::Float, op),
         A::PRelu(op) => {
-            kind("lhs", &op.lhs, Kind::Float)?;
-            // The layer has made the slope broadcast; one for all is the other form of it.
-            let [slopes] = match op.rhs.shape.rank() {
-                1 => extents::<1>("rhs", &op.rhs)?,
-                _ => [1],
-            };
-            let same_rank = op.rhs.shape.rank() == op.lhs.shape.rank();
-            ensure(same_rank || slopes == 1, "rhs", || {
-                format!("is {:?}, of {:?}", op.rhs.shape, op.lhs.shape)
-            })?;
-            if same_rank {
-                super::numeric::binary(Kind::Float, op)?;
-            }
-            super::rule::dtype("rhs", &op.rhs, op.lhs.dtype)?;
+            // The slope broadcasts to the input, never the other way round.
+            binary(Kind::Float, op)?;
             like("out", &op.out, &op.lhs)
         }
         A::HardSigmoid(op) => {

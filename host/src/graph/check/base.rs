@@ -16,7 +16,7 @@ pub(super) fn rule(of: Kind, op: &BaseOperationIr) -> Rule {
             kind("input", &op.input, of)?;
             let same = elements(&op.out.shape) == elements(&op.input.shape);
             ensure(same, "out", || {
-                format!("is {:?} from {:?}", op.out.shape, op.input.shape)
+                format!("is {} from {}", op.out.shape, op.input.shape)
             })?;
             dtype("out", &op.out, op.input.dtype)
         }
@@ -32,7 +32,7 @@ pub(super) fn rule(of: Kind, op: &BaseOperationIr) -> Rule {
             kind("input", &op.input, of)?;
             distinct("axes", &op.axes, &op.input)?;
             ensure(op.axes.len() == op.input.shape.rank(), "axes", || {
-                format!("are {:?}, of {:?}", op.axes, op.input.shape)
+                format!("are {:?}, of {}", op.axes, op.input.shape)
             })?;
             let permuted: Vec<usize> = op.axes.iter().map(|&axis| op.input.shape[axis]).collect();
             is("out", &op.out, &permuted, op.input.dtype)
@@ -46,7 +46,7 @@ pub(super) fn rule(of: Kind, op: &BaseOperationIr) -> Rule {
             kind("input", &op.input, of)?;
             let target = op.input.shape.expand(op.out.shape.clone());
             ensure(target.is_ok(), "out", || {
-                format!("is {:?} from {:?}", op.out.shape, op.input.shape)
+                format!("is {} from {}", op.out.shape, op.input.shape)
             })?;
             dtype("out", &op.out, op.input.dtype)
         }
@@ -130,7 +130,7 @@ pub(super) fn rule(of: Kind, op: &BaseOperationIr) -> Rule {
                 .filter(|_| op.times >= 1)
                 .ok_or_else(|| Fault::Parameter {
                     what: "times",
-                    why: format!("is {}, of {:?}", op.times, op.tensor.shape),
+                    why: format!("is {}, of {}", op.times, op.tensor.shape),
                 })?;
             let repeated = replaced(&op.tensor.shape, op.dim, repeated);
             is("out", &op.out, &repeated, op.tensor.dtype)
@@ -212,7 +212,7 @@ pub(super) fn truth(of: Kind, input: &TensorIr, out: &TensorIr) -> Rule {
 fn sliced(tensor: &TensorIr, ranges: &[Slice]) -> Result<Vec<usize>, Fault> {
     let fault = |why: String| Fault::Parameter {
         what: "ranges",
-        why: format!("{why}, of {:?}", tensor.shape),
+        why: format!("{why}, of {}", tensor.shape),
     };
     if ranges.len() > tensor.shape.rank() {
         return Err(fault(format!("are {}", ranges.len())));

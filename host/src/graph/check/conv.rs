@@ -44,10 +44,7 @@ impl<'a, const N: usize> Conv<'a, N> {
         let groups = self.groups;
         let split = groups >= 1 && splits.iter().all(|count| count.is_multiple_of(groups));
         ensure(split, "groups", || {
-            format!(
-                "is {groups}, of {:?} and {:?}",
-                self.x.shape, self.weight.shape
-            )
+            format!("is {groups}, of {} and {}", self.x.shape, self.weight.shape)
         })
     }
 
@@ -211,7 +208,7 @@ fn bias_backward([x, bias, grad, out]: [&TensorIr; 4], rank: usize) -> Rule {
     dtype("output_grad", grad, x.dtype)?;
     let [batch, channels] = [x.shape[0], grad.shape[1]];
     ensure(grad.shape[0] == batch, "output_grad", || {
-        format!("is {:?}, of {:?}", grad.shape, x.shape)
+        format!("is {}, of {}", grad.shape, x.shape)
     })?;
     is("bias", bias, &[channels], x.dtype)?;
     like("out", out, bias)

@@ -204,7 +204,7 @@ fn kept(tensor: &TensorIr, dim: usize, k: usize) -> Result<Vec<usize>, Fault> {
     within("dim", dim, tensor)?;
     let extent = tensor.shape[dim];
     ensure((1..=extent).contains(&k), "k", || {
-        format!("is {k}, of {:?} in dimension {dim}", tensor.shape)
+        format!("is {k}, of {} in dimension {dim}", tensor.shape)
     })?;
     Ok(replaced(&tensor.shape, dim, k))
 }
@@ -232,11 +232,12 @@ fn pad(of: Kind, op: &PadOpIr) -> Rule {
     kind("input", &op.input, of)?;
     let fault = || Fault::Parameter {
         what: "padding",
-        why: format!("is {:?}, of {:?}", op.padding, op.input.shape),
+        why: format!("is {:?}, of {}", op.padding, op.input.shape),
     };
-    if op.padding.len() != op.input.shape.rank() {
-        return Err(fault());
-    }
+    let (count, rank) = (op.padding.len(), op.input.shape.rank());
+    ensure(count == rank, "padding", || {
+        format!("are {count}, of {}", op.input.shape)
+    })?;
     let mut padded = op.input.shape.to_vec();
     for (&(before, after), extent) in op.padding.iter().zip(&mut padded) {
         if matches!(op.mode, PadModeIr::Reflect) && (before >= *extent || after >= *extent) {
@@ -247,19 +248,18 @@ fn pad(of: Kind, op: &PadOpIr) -> Rule {
             .ok_or_else(fault)?;
     }
     if let PadModeIr::Constant(value) = op.mode {
-        // Recorded as a float whatever the tensor's type is; it is converted by way of f32.
-        let fits = match (of, value) {
-            (Kind::Int, ScalarIr::Float(v)) => v.fract() == 0.0 && v.abs() <= 16_777_216.0,
-            (_, value) => return padded_with(value, &padded, op),
-        };
-        ensure(fits, "mode", || format!("is {:?}", op.mode))?;
+        // Recorded as a float whatever the tensor's type is, and converted by way of f32.
+        const WHOLE_IN_F32: f64 = (1 << 24) as f64;
+        let whole = |v: f64| v.fract() == 0.0 && v.abs() <= WHOLE_IN_F32;
+        match (of, value) {
+            (Kind::Int, ScalarIr::Float(v)) => ensure(whole(v), "mode", || format!("is {v}"))?,
+            (Kind::Int, ScalarIr::Int(v)) => {
+                ensure(whole(v as f64), "mode", || format!("is {v}"))?;
+            }
+            (_, value) => scalar("mode", value, op.input.dtype)?,
+        }
     }
     is("out", &op.out, &padded, op.input.dtype)
-}
-
-fn padded_with(value: ScalarIr, padded: &[usize], op: &PadOpIr) -> Rule {
-    scalar("mode", value, op.input.dtype)?;
-    is("out", &op.out, padded, op.input.dtype)
 }
 
 /// Whether numbers can be drawn so: samplers panic on other parameters.

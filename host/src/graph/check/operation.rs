@@ -18,6 +18,10 @@ pub(super) fn check<'a>(
     for input in op.inputs() {
         tensors.read(input, what)?;
     }
+    // Before the rule, whose messages repeat shapes.
+    for output in op.outputs() {
+        tensors.fits(output, &what)?;
+    }
     rule(op, limits).map_err(|fault| ProgramError::Operation {
         index,
         name: op_name(op),

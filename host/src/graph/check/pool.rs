@@ -170,7 +170,7 @@ fn unfolded(x: &TensorIr, windows: &Windows<2>, out: &TensorIr, limits: &Limits)
     let taps = c.checked_mul(kernel_h * kernel_w);
     let taps = taps.ok_or_else(|| Fault::Parameter {
         what: "kernel_size",
-        why: format!("is {:?}, of {:?}", windows.kernel, x.shape),
+        why: format!("is {:?}, of {}", windows.kernel, x.shape),
     })?;
     // It is computed as a convolution whose weight picks each element of a window.
     super::spatial::bounded("kernel_size", &[taps, taps], limits)?;

@@ -131,12 +131,16 @@ pub(super) fn extents<const N: usize>(
 /// A dimension's index.
 pub(super) fn within(what: &'static str, dim: usize, tensor: &TensorIr) -> Rule {
     ensure(dim < tensor.shape.rank(), what, || {
-        format!("is {dim}, of {:?}", tensor.shape)
+        format!("is {dim}, of {}", tensor.shape)
     })
 }
 
 /// Different dimensions' indices.
 pub(super) fn distinct(what: &'static str, dims: &[usize], tensor: &TensorIr) -> Rule {
+    let (count, rank) = (dims.len(), tensor.shape.rank());
+    ensure(count <= rank, what, || {
+        format!("are {count}, of {}", tensor.shape)
+    })?;
     dims.iter().try_for_each(|&dim| within(what, dim, tensor))?;
     let repeated = (1..dims.len()).any(|i| dims[..i].contains(&dims[i]));
     ensure(!repeated, what, || format!("repeats one: {dims:?}"))
@@ -163,7 +167,9 @@ pub(super) fn broadcast(tensors: &[&TensorIr]) -> Result<Shape, Fault> {
 /// A number that the backend turns into `dtype`: conversions of anything else panic.
 pub(super) fn scalar(what: &'static str, value: ScalarIr, dtype: DType) -> Rule {
     let fits = match (Kind::of(dtype), value) {
-        (Some(Kind::Float), ScalarIr::Float(_) | ScalarIr::Int(_) | ScalarIr::UInt(_)) => true,
+        // Kernels compute in f32; a finite number beyond it has none.
+        (Some(Kind::Float), ScalarIr::Float(v)) => !v.is_finite() || v.abs() <= f64::from(f32::MAX),
+        (Some(Kind::Float), ScalarIr::Int(_) | ScalarIr::UInt(_)) => true,
         (Some(Kind::Int), ScalarIr::Int(v)) => dtype == DType::I64 || i32::try_from(v).is_ok(),
         (Some(Kind::Bool), ScalarIr::Bool(_)) => true,
         _ => false,

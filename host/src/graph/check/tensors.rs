@@ -64,7 +64,11 @@ impl<'a> Tensors<'a> {
     }
 
     /// Type, rank and size alone.
-    fn fits(&self, tensor: &TensorIr, what: &impl Fn() -> String) -> Result<(), ProgramError> {
+    pub(super) fn fits(
+        &self,
+        tensor: &TensorIr,
+        what: &impl Fn() -> String,
+    ) -> Result<(), ProgramError> {
         let Limits {
             rank: max_rank,
             elements: max_elements,

@@ -1,19 +1,18 @@
 //! Programs that pass, run on the CPU: every result must be what it was declared to be.
 
-use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
 
-use burn::backend::Flex;
-use burn_backend::{TensorData, TensorMetadata};
-use burn_ir::HandleKind;
-use burn_router::{CustomOpRegistry, TensorInterpreter};
+use burn::backend::{Flex, TensorMetadata};
+use burn::tensor::TensorData;
+use burn_router::TensorInterpreter;
 use burn_std::{Bytes, bf16, f16};
-use kd_graph::burn_ir::{IrVisitorMut, OperationIr, TensorId, TensorIr, TensorStatus};
-use kd_graph::{DType, Program, ops};
+use kd_graph::burn_ir::{HandleKind, IrVisitorMut, OperationIr, TensorId, TensorIr, TensorStatus};
+use kd_graph::{DType, Executable, Place, Program, Slot};
 
 use super::seeds;
+use crate::graph::backend::GraphBackend;
 use crate::graph::check::op_name;
+use crate::graph::quiet;
 
 /// How a run of a sound program may end.
 #[derive(Debug, PartialEq)]
@@ -24,55 +23,62 @@ pub(super) enum Run {
     ByValue,
 }
 
-thread_local! {
-    static QUIET: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Panics that are caught here are not printed; those of other tests are.
+/// The words of a panic, which is not printed.
 fn caught<R>(f: impl FnOnce() -> R) -> Result<R, String> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let print = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if !QUIET.get() {
-                print(info);
-            }
-        }));
-    });
-    QUIET.set(true);
-    let result = catch_unwind(AssertUnwindSafe(f));
-    QUIET.set(false);
-    result.map_err(|payload| match payload.downcast::<String>() {
-        Ok(text) => *text,
-        Err(payload) => (payload.downcast_ref::<&str>().copied())
-            .unwrap_or("another payload")
-            .to_owned(),
-    })
+    quiet::run(|| catch_unwind(AssertUnwindSafe(f))).map_err(quiet::message)
 }
 
-/// Runs a program that passed the checks; `Err` says what went otherwise than declared.
+/// Runs a program that passed the checks, twice: operation by operation with a look at every result,
+/// then as a training does. `Err` says what went otherwise than declared.
 pub(super) fn run(program: &Program) -> Result<Run, String> {
-    let mut registry = CustomOpRegistry::<Flex>::new();
-    for id in [
-        ops::CONV2D,
-        ops::CONV2D_BACKWARD,
-        ops::STANDARDIZE,
-        ops::STANDARDIZE_BACKWARD,
-    ] {
-        // The kernels are others' to test; here their results only have to be there.
-        registry.register(id, |handles, op, _| {
-            for input in &op.inputs {
-                handles.get_float_tensor::<Flex>(input);
-            }
-            for out in &op.outputs {
-                let HandleKind::Float(zeros) = data(out, |_| 0) else {
-                    unreachable!("all its tensors are floats")
-                };
-                handles.register_float_tensor::<Flex>(&out.id, zeros);
-            }
-        });
+    match observed(program)? {
+        Run::ByValue => Ok(Run::ByValue),
+        Run::Done => compiled(program),
     }
-    let mut interpreter = TensorInterpreter::<Flex>::with_custom_ops(Default::default(), registry);
+}
+
+/// As a training does.
+fn compiled(program: &Program) -> Result<Run, String> {
+    let mut executable = Executable::<Flex>::new(program, Default::default(), Box::new(Flex::take));
+    let bind = |slots: Vec<Slot>| -> Vec<HandleKind<Flex>> {
+        let find = |slot| program.inputs.iter().find(|input| input.slot == slot);
+        (slots.into_iter().filter_map(find))
+            .map(|input| data(&input.tensor, |i| (i * 7 + 3) % 5))
+            .collect()
+    };
+    let forward = bind(executable.forward_slots().collect());
+    let backward = bind(executable.backward_slots().collect());
+    let results = caught(|| {
+        let mut results = executable.forward(forward);
+        results.extend(executable.backward(backward));
+        results
+    });
+    let name = || executable.operation().map_or("binding".to_owned(), op_name);
+    let results = match results {
+        Ok(results) => results,
+        Err(panic) if by_value(&name(), &panic) => return Ok(Run::ByValue),
+        Err(panic) => {
+            return Err(format!(
+                "{} compiled panicked, {panic}: {program:?}",
+                name()
+            ));
+        }
+    };
+    let declared = |place: &Place| program.outputs.iter().find(|o| o.place == *place);
+    let as_declared = results.iter().all(|(place, handle)| match handle {
+        HandleKind::Float(t) => declared(place)
+            .is_some_and(|o| t.shape() == o.tensor.shape && t.dtype() == o.tensor.dtype),
+        _ => false,
+    });
+    if results.len() == program.outputs.len() && as_declared {
+        return Ok(Run::Done);
+    }
+    Err(format!("outputs are not as declared: {program:?}"))
+}
+
+/// Operation by operation.
+fn observed(program: &Program) -> Result<Run, String> {
+    let mut interpreter = TensorInterpreter::<Flex>::new(Default::default());
     for input in &program.inputs {
         let handle = data(&input.tensor, |i| (i * 7 + 3) % 5);
         interpreter.register_tensor_to_device(input.tensor.id, handle);
@@ -88,7 +94,10 @@ pub(super) fn run(program: &Program) -> Result<Run, String> {
     for (index, op) in program.operations.iter().enumerate() {
         let name = op_name(op);
         let result = caught(|| {
-            interpreter.register_op(with_statuses(program, index, op));
+            let marked = with_statuses(program, index, op);
+            if !Flex::take(&marked, &mut interpreter) {
+                interpreter.register_op(marked);
+            }
             for out in op.outputs() {
                 let found = interpreter.get_tensor(&read_only(out));
                 let (shape, dtype) = match found {
@@ -190,7 +199,7 @@ fn with_statuses(program: &Program, index: usize, op: &OperationIr) -> Operation
 
 /// A tensor whose elements are a function of their place.
 fn data(tensor: &TensorIr, value: impl Fn(usize) -> usize) -> HandleKind<Flex> {
-    use burn_backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps};
+    use burn::backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps};
     let values = (0..tensor.shape.num_elements()).map(value);
     let float = |v: usize| v as f32 * 0.75 - 1.0;
     let bytes: Vec<u8> = match tensor.dtype {
