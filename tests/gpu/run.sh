@@ -6,8 +6,7 @@ cd "$(dirname "$0")/../.."
 device=${1:-cuda:0}
 shift || true
 
-# Plugins first and apart: in one call they would be given the host's CUDA too.
-cargo build --release -p kd-ssim -p kd-lgd
+(cd plugins && cargo build --release)
 if [ "${device%%:*}" = cuda ]; then
   nvidia-smi --query-gpu=index,name,driver_version,memory.total --format=csv
   cargo build --release -p kdhost --features cuda
