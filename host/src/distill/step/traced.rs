@@ -9,7 +9,7 @@ use kd_graph::{Place, Slot};
 use crate::data::Batch;
 use crate::graph::compiled::{Input, Value};
 use crate::kernels::is_on_host;
-use crate::plugin::{CallInfo, Method, ProgramKind};
+use crate::plugin::{CallInfo, Method, ProgramKind, TapBinding};
 use crate::state::Array;
 
 use super::{DistillStep, TapValues, by_slot, in_head_order};
@@ -34,7 +34,7 @@ impl Bound {
     /// If a used tap is missing: a bug of the engine.
     fn new(distiller: &Distiller, student: &TapValues, teacher: &TapValues, batch: &Batch) -> Self {
         let device = distiller.programs.device().clone();
-        let tap = |(binding, used): (&crate::plugin::TapBinding, &u32)| {
+        let tap = |(binding, used): (&TapBinding, &u32)| {
             let from = if binding.role == STUDENT {
                 student
             } else {
@@ -61,7 +61,7 @@ impl Bound {
     }
 
     fn key(&self, distiller: &Distiller, kind: ProgramKind, call: &CallInfo) -> Key {
-        let tap = |(tap, binding): (&Option<Tensor<4>>, &crate::plugin::TapBinding)| match tap {
+        let tap = |(tap, binding): (&Option<Tensor<4>>, &TapBinding)| match tap {
             Some(tap) => tap.dims().to_vec(),
             None => vec![0, binding.channels, 0, 0],
         };
@@ -76,6 +76,25 @@ impl Bound {
             taps: self.taps.iter().zip(&distiller.bindings).map(tap).collect(),
             targets: self.targets.iter().map(target).collect(),
             loss_wanted: distiller.loss_weights.iter().map(wanted).collect(),
+        }
+    }
+
+    /// What a first part reads.
+    fn first(
+        &self,
+        slot: Slot,
+        bindings: &[TapBinding],
+        (params, buffers): (&LentParams<'_>, &[Array]),
+    ) -> Input {
+        match slot {
+            Slot::Tap(index) => self.tap(index as usize, bindings[index as usize].channels),
+            Slot::Param(index) => params.input(index as usize),
+            Slot::Buffer(index) => {
+                let buffer = &buffers[index as usize];
+                floats(buffer.data.clone(), &buffer.shape, &self.device)
+            }
+            Slot::Target(index) => self.target(index as usize),
+            Slot::DLoss(_) | Slot::DMap(_) => unreachable!("bound between the parts"),
         }
     }
 
@@ -160,18 +179,10 @@ impl Distiller {
             return self.step_by_plugin(call, student, teacher, batch, scale, judge);
         };
         let params = LentParams::new(&mut self.params, &bound.device);
-        let bindings = &self.bindings;
-        let buffers = &self.buffers;
-        let results = taken.program.forward(&mut |slot| match slot {
-            Slot::Tap(index) => bound.tap(index as usize, bindings[index as usize].channels),
-            Slot::Param(index) => params.input(index as usize),
-            Slot::Buffer(index) => {
-                let buffer = &buffers[index as usize];
-                floats(buffer.data.clone(), &buffer.shape, &bound.device)
-            }
-            Slot::Target(index) => bound.target(index as usize),
-            Slot::DLoss(_) | Slot::DMap(_) => unreachable!("bound between the parts"),
-        });
+        let state = (&params, self.buffers.as_slice());
+        let results = taken
+            .program
+            .forward(&mut |slot| bound.first(slot, &self.bindings, state));
         let failed = |failure| programs::failed(&self.method, "forward", failure);
         let forwarded = Forwarded::new(results.map_err(failed)?, self.plan.losses.len());
         let forward = clock.elapsed();
@@ -277,17 +288,10 @@ impl Distiller {
             return self.maps_by_plugin(call, student, teacher, batch);
         };
         let params = LentParams::new(&mut self.params, &bound.device);
-        let (bindings, buffers) = (&self.bindings, &self.buffers);
-        let results = taken.program.forward(&mut |slot| match slot {
-            Slot::Tap(index) => bound.tap(index as usize, bindings[index as usize].channels),
-            Slot::Param(index) => params.input(index as usize),
-            Slot::Buffer(index) => {
-                let buffer = &buffers[index as usize];
-                floats(buffer.data.clone(), &buffer.shape, &bound.device)
-            }
-            Slot::Target(index) => bound.target(index as usize),
-            Slot::DLoss(_) | Slot::DMap(_) => unreachable!("a first part alone"),
-        });
+        let state = (&params, self.buffers.as_slice());
+        let results = taken
+            .program
+            .forward(&mut |slot| bound.first(slot, &self.bindings, state));
         let failed = |failure| programs::failed(&self.method, "forward", failure);
         let forwarded = Forwarded::new(results.map_err(failed)?, self.plan.losses.len());
         drop(params);
