@@ -30,7 +30,6 @@ pub mod step_times;
 pub mod table;
 pub mod teacher;
 pub mod train;
-pub mod values;
 pub mod weights;
 
 use std::path::PathBuf;

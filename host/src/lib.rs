@@ -1,7 +1,7 @@
 //! kdhost: trains object detectors; every distillation method is a shared library.
 //!
 //! Modules in reading order. Data flows one way:
-//! `cli → engine → {distill, model, data, eval} → {detection, boxes, state, rng, graph} → {maps, kernels}`;
+//! `cli → engine → {distill, model, data, eval} → {detection, boxes, state, values, rng, graph} → {maps, kernels}`;
 //! [`device`] says where, and is used by [`config`], [`engine`] and [`cli`];
 //! [`plugin`] (the loader) is used by [`distill`] and [`cli`] alone.
 
@@ -21,6 +21,7 @@ pub mod model;
 pub mod plugin;
 pub mod rng;
 pub mod state;
+pub mod values;
 pub mod visualize;
 
 pub mod cli;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use burn::tensor::Device;
+use burn::backend::DispatchDevice;
+use burn::tensor::{Device, Tensor};
 
 use crate::config::{DistillConfig, Execution, check_plugin_config};
 use crate::model::Detector;
@@ -10,6 +11,7 @@ use crate::plugin::{
     CallInfo, Library, LossSpec, Method, MethodManifest, Plan, TapBinding, TensorSpec,
 };
 use crate::state::{Array, StateDict};
+use crate::values::{flat_tensor_on, into_vec};
 
 use super::DistillError;
 use super::execution::{self, Executor};
@@ -33,7 +35,10 @@ pub struct Distiller {
     pub(super) map_order: Vec<usize>,
     pub(super) loss_weights: Vec<f64>,
     maps_weight: f64,
+    /// Where `params_on_device` is empty, the parameters; else their extents alone.
     pub(super) params: Vec<Array>,
+    /// The parameters where a program on another device than the CPU reads them.
+    pub(super) params_on_device: Vec<Tensor<1>>,
     pub(super) buffers: Vec<Array>,
     pub(super) executor: Executor,
     /// The plugin may compute where its method cannot be traced.
@@ -116,6 +121,7 @@ impl Distiller {
         let only = method.program_door().is_some_and(|door| door.only);
         let mut distiller = Distiller {
             params: allocate(&plan.params),
+            params_on_device: Vec::new(),
             buffers: allocate(&plan.buffers),
             executor,
             may_fall_back: config.execution == Execution::Auto && !only,
@@ -129,6 +135,7 @@ impl Distiller {
             maps_weight,
         };
         distiller.init_state(call)?;
+        distiller.place_params();
         Ok(distiller)
     }
 
@@ -230,9 +237,46 @@ impl Distiller {
         self.plan.params.iter().map(|p| p.name.as_str())
     }
 
-    /// The learned parameters, in the plan's order.
+    /// The learned parameters, in the plan's order; without values where
+    /// [`Self::replace_param`] must be used, because they lie on a device.
     pub fn params_mut(&mut self) -> &mut [Array] {
         &mut self.params
+    }
+
+    /// Extents of the learned parameters, in the plan's order.
+    pub fn param_shapes(&self) -> impl Iterator<Item = &[usize]> {
+        self.plan.params.iter().map(|spec| spec.shape.as_slice())
+    }
+
+    /// Replaces a parameter that lies on a device, flat and plain.
+    ///
+    /// # Panics
+    /// If the parameters are on the CPU.
+    pub fn replace_param(&mut self, index: usize, update: impl FnOnce(Tensor<1>) -> Tensor<1>) {
+        let param = &mut self.params_on_device[index];
+        *param = update(param.clone());
+    }
+
+    /// Moves the parameters to where the method computes.
+    pub(super) fn place_params(&mut self) {
+        let device = self.programs.device();
+        let is_cpu = matches!(device.as_dispatch(), DispatchDevice::Flex(_));
+        if is_cpu || self.executor == Executor::Plugin {
+            self.take_params_back();
+            return;
+        }
+        let upload = |array: &mut Array| {
+            let values = std::mem::take(&mut array.data);
+            flat_tensor_on(values, device)
+        };
+        self.params_on_device = self.params.iter_mut().map(upload).collect();
+    }
+
+    /// Moves the parameters to the CPU.
+    pub(super) fn take_params_back(&mut self) {
+        for (array, tensor) in self.params.iter_mut().zip(self.params_on_device.drain(..)) {
+            array.data = into_vec(tensor);
+        }
     }
 
     /// The phases the method asks for, placed in a run.
@@ -259,10 +303,12 @@ impl Distiller {
     #[must_use]
     pub fn to_state(&self) -> StateDict {
         let mut state = StateDict::default();
-        for (spec, array) in self.plan.params.iter().zip(&self.params) {
-            state
-                .entries
-                .insert(format!("param.{}", spec.name), array.clone());
+        for (index, (spec, array)) in self.plan.params.iter().zip(&self.params).enumerate() {
+            let mut array = array.clone();
+            if let Some(tensor) = self.params_on_device.get(index) {
+                array.data = into_vec(tensor.clone());
+            }
+            state.entries.insert(format!("param.{}", spec.name), array);
         }
         for (spec, array) in self.plan.buffers.iter().zip(&self.buffers) {
             state
@@ -307,6 +353,8 @@ impl Distiller {
                 }
             }
         }
+        self.params_on_device.clear();
+        self.place_params();
         Ok(())
     }
 }

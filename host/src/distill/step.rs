@@ -11,6 +11,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use crate::data::Batch;
 use crate::plugin::{ArrayMut, CallInfo, TensorArg};
 use crate::state::Array;
+use crate::values::Values;
 
 use super::DistillError;
 use super::distiller::Distiller;
@@ -24,7 +25,7 @@ pub struct DistillStep {
     /// Gradient of the weighted sum at student taps, plain device.
     pub tap_gradients: Vec<(String, Tensor<4>)>,
     /// Gradient of the weighted sum at the method's parameters, in the plan's order.
-    pub param_gradients: Vec<Vec<f32>>,
+    pub param_gradients: Vec<Values>,
     /// Statistics the method reported.
     pub metrics: Vec<(String, f64)>,
     /// Time inside `forward`.

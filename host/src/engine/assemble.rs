@@ -136,11 +136,8 @@ pub(super) fn restore(learner: &mut Learner, snapshot: &Snapshot) -> Result<(), 
         .collect();
     if let (Some(distiller), Some(state)) = (&mut learner.distiller, &snapshot.method) {
         distiller.load_state(state)?;
-        let sizes: Vec<usize> = distiller
-            .params_mut()
-            .iter()
-            .map(|p| p.data.len())
-            .collect();
+        let sizes = distiller.param_shapes().map(|shape| shape.iter().product());
+        let sizes: Vec<usize> = sizes.collect();
         lengths.extend(distiller.param_names().map(method_param).zip(sizes));
     }
     learner

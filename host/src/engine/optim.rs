@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::config::{OptimizerKind, TrainConfig};
 use crate::state::{Array, StateDict};
 
-use super::values::Values;
+use crate::values::Values;
 
 mod groups;
 mod method;

@@ -35,8 +35,8 @@ use super::lr_schedule::LrSchedule;
 use super::optim::{MethodOptimizer, Optimizer, ParamGroups};
 use super::step_times::StepTimes;
 use super::teacher::Teacher;
-use super::values::Values;
 use super::weights::ModelWeights;
+use crate::values::Values;
 
 use judge::{Judge, collect_gradients, task_total};
 
@@ -360,7 +360,7 @@ fn take_answer(sum: &mut Accumulated, distiller: &Distiller, answer: &DistillSte
     }
     sum.metrics.clone_from(&answer.metrics);
     for (slot, gradient) in sum.method.iter_mut().zip(&answer.param_gradients) {
-        let gradient = Values::Host(gradient.clone());
+        let gradient = gradient.clone();
         if slot.is_empty() {
             *slot = gradient;
         } else {

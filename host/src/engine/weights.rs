@@ -7,7 +7,7 @@ use crate::kernels::is_on_host;
 use crate::model::{BatchStats, Detector, ParamSpec};
 use crate::state::{Array, StateDict};
 
-pub use super::values::{flat_tensor, flat_tensor_on, into_vec};
+pub use crate::values::{flat_tensor, flat_tensor_on, into_vec};
 
 /// Momentum of running statistics, as torch.nn.BatchNorm2d's default.
 pub const BATCH_NORM_MOMENTUM: f64 = 0.1;

@@ -7,6 +7,7 @@ use burn::tensor::Tensor;
 use crate::data::Batch;
 use crate::plugin::{ArrayMut, CallInfo, TensorArg};
 use crate::state::Array;
+use crate::values::Values;
 
 use super::{
     DistillStep, TapValues, array_arg, array_mut, array_muts, by_slot, in_head_order, tensor, zeros,
@@ -187,7 +188,7 @@ impl Distiller {
         for (spec, gradient) in self.plan.params.iter().zip(d_params) {
             let what = format!("the gradient of parameter `{}`", spec.name);
             self.check_finite("backward", &what, &gradient.data)?;
-            param_gradients.push(gradient.data);
+            param_gradients.push(Values::Host(gradient.data));
         }
         let names = self.plan.losses.iter().map(|l| l.name.clone());
         let losses = names.zip(losses).collect();

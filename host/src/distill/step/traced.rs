@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use burn::backend::DispatchDevice;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kd_graph::{Place, Slot};
 
 use crate::data::Batch;
 use crate::graph::compiled::{Input, Value};
 use crate::kernels::is_on_host;
-use crate::plugin::{CallInfo, Method, ProgramKind, TapBinding};
+use crate::plugin::{CallInfo, Method, ProgramKind, TapBinding, TensorSpec};
 use crate::state::Array;
+use crate::values::{Values, flat_tensor_on, into_vec};
 
 use super::{DistillStep, TapValues, by_slot, in_head_order};
 use crate::distill::DistillError;
@@ -118,8 +118,7 @@ impl Bound {
     }
 }
 
-/// Parameters as tensors: without a copy where host and program share memory, and then they go back on
-/// drop; uploaded elsewhere.
+/// Parameters as tensors, without a copy; those of the CPU go back on drop.
 struct LentParams<'a> {
     arrays: &'a mut [Array],
     tensors: Vec<Tensor<1>>,
@@ -127,19 +126,17 @@ struct LentParams<'a> {
 }
 
 impl<'a> LentParams<'a> {
-    fn new(arrays: &'a mut [Array], device: &Device) -> Self {
-        let are_moved = matches!(device.as_dispatch(), DispatchDevice::Flex(_));
-        let tensor = |array: &mut Array| {
-            let values = match are_moved {
-                true => std::mem::take(&mut array.data),
-                false => array.data.clone(),
-            };
-            let len = values.len();
-            Tensor::from_data(TensorData::new(values, [len]), device)
+    fn new(arrays: &'a mut [Array], on_device: &[Tensor<1>], device: &Device) -> Self {
+        let are_moved = on_device.is_empty();
+        let tensors = match are_moved {
+            true => (arrays.iter_mut())
+                .map(|array| flat_tensor_on(std::mem::take(&mut array.data), device))
+                .collect(),
+            false => on_device.to_vec(),
         };
         LentParams {
-            tensors: arrays.iter_mut().map(tensor).collect(),
             arrays,
+            tensors,
             are_moved,
         }
     }
@@ -154,7 +151,7 @@ impl Drop for LentParams<'_> {
     fn drop(&mut self) {
         if self.are_moved {
             for (array, tensor) in self.arrays.iter_mut().zip(self.tensors.drain(..)) {
-                array.data = values(tensor);
+                array.data = into_vec(tensor);
             }
         }
     }
@@ -178,7 +175,7 @@ impl Distiller {
         let Some(mut taken) = self.ready(call, &key)? else {
             return self.step_by_plugin(call, student, teacher, batch, scale, judge);
         };
-        let params = LentParams::new(&mut self.params, &bound.device);
+        let params = LentParams::new(&mut self.params, &self.params_on_device, &bound.device);
         let state = (&params, self.buffers.as_slice());
         let results = taken
             .program
@@ -231,11 +228,11 @@ impl Distiller {
         self.programs.put(key, taken);
 
         let mut tap_gradients = Vec::new();
-        let mut param_gradients: Vec<Vec<f32>> = self
-            .params
-            .iter()
-            .map(|p| vec![0.0; p.data.len()])
-            .collect();
+        let no_gradient = |spec: &TensorSpec| {
+            let len: usize = spec.shape.iter().product();
+            Values::of(Tensor::zeros([len], &bound.device))
+        };
+        let mut param_gradients: Vec<Values> = self.plan.params.iter().map(no_gradient).collect();
         for (place, value) in results {
             match (place, value) {
                 (Place::DTap(index), Value::Map(gradient)) => {
@@ -247,13 +244,10 @@ impl Distiller {
                     }
                 }
                 (Place::DParam(index), Value::Floats(gradient)) => {
-                    let gradient = values(gradient);
                     let name = &self.plan.params[index as usize].name;
                     let what = format!("the gradient of parameter `{name}`");
-                    self.method
-                        .check_finite("backward", &what, &gradient)
-                        .map_err(DistillError::from)?;
-                    param_gradients[index as usize] = gradient;
+                    check_finite(&self.method, "backward", &what, &gradient)?;
+                    param_gradients[index as usize] = Values::of(gradient);
                 }
                 (place, _) => unreachable!("a checked program gives no {place:?} here"),
             }
@@ -287,7 +281,7 @@ impl Distiller {
         let Some(mut taken) = self.ready(call, &key)? else {
             return self.maps_by_plugin(call, student, teacher, batch);
         };
-        let params = LentParams::new(&mut self.params, &bound.device);
+        let params = LentParams::new(&mut self.params, &self.params_on_device, &bound.device);
         let state = (&params, self.buffers.as_slice());
         let results = taken
             .program
@@ -341,7 +335,7 @@ impl Distiller {
                 Place::Buffer(index) => &mut self.buffers[index as usize],
                 other => unreachable!("a checked program gives no {other:?} here"),
             };
-            array.data = values(value);
+            array.data = into_vec(value);
         }
         Ok(())
     }
@@ -358,6 +352,7 @@ impl Distiller {
                     "{error}; the plugin computes by itself on the CPU from here on"
                 );
                 self.executor = Executor::Plugin;
+                self.take_params_back();
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -385,11 +380,13 @@ impl Forwarded {
         for (place, value) in results {
             match (place, value) {
                 (Place::Loss(index), Value::Floats(loss)) => {
-                    forwarded.losses[index as usize] = values(loss)[0];
+                    forwarded.losses[index as usize] = into_vec(loss)[0];
                 }
                 (Place::Map(index), Value::Map(map)) => maps.push((index, map)),
                 (Place::Metric(name), Value::Floats(value)) => {
-                    forwarded.metrics.push((name, f64::from(values(value)[0])));
+                    forwarded
+                        .metrics
+                        .push((name, f64::from(into_vec(value)[0])));
                 }
                 (Place::Buffer(index), Value::Floats(value)) => {
                     forwarded.buffers.push((index as usize, value));
@@ -405,28 +402,20 @@ impl Forwarded {
 
 fn write_buffers(buffers: &mut [Array], given: Vec<(usize, Tensor<1>)>) {
     for (slot, value) in given {
-        buffers[slot].data = values(value);
+        buffers[slot].data = into_vec(value);
     }
 }
 
 fn floats(values: Vec<f32>, shape: &[usize], device: &Device) -> Input {
-    let len = values.len();
-    let values = Tensor::from_data(TensorData::new(values, [len]), device);
-    Input::Floats(values, shape.to_vec())
-}
-
-/// Values of a flat tensor; moved out where nobody else holds them.
-fn values(tensor: Tensor<1>) -> Vec<f32> {
-    let data = tensor.into_data();
-    data.try_into_vec::<f32>().expect("programs give f32")
+    Input::Floats(flat_tensor_on(values, device), shape.to_vec())
 }
 
 /// Refuses NaN and infinity; off the CPU one number is read unless something is wrong.
-fn check_finite(
+fn check_finite<const D: usize>(
     method: &Method,
     entry: &'static str,
     what: &str,
-    tensor: &Tensor<4>,
+    tensor: &Tensor<D>,
 ) -> Result<(), DistillError> {
     if !is_on_host(tensor) {
         let probe = tensor.clone().mul_scalar(0.0).sum().into_scalar::<f32>();

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::{NonFiniteGradient, clip_coefficient, clip_values, global_norm, scale};
-use crate::engine::values::{Values, into_vec};
+use crate::values::{Values, into_vec};
 
 /// [`global_norm`] of gradients, of which each may lie on the CPU or on a device.
 ///
@@ -81,8 +81,8 @@ pub fn clip(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::values::flat_tensor;
     use crate::rng::KeyedRng;
+    use crate::values::flat_tensor;
 
     /// The same gradients on the CPU and as tensors.
     fn both(gradients: &[Vec<f32>]) -> [Vec<Values>; 2] {

@@ -58,21 +58,11 @@ impl MethodOptimizer {
         self.prefixes.is_empty() || self.prefixes.iter().any(|p| name.starts_with(p))
     }
 
-    /// Updates a parameter of the method; `lr` is the student's now, phase included.
-    ///
-    /// # Panics
-    /// As [`Optimizer::update`].
-    pub fn update(
-        &mut self,
-        name: &str,
-        shape: &[usize],
-        param: &mut [f32],
-        grad: &[f32],
-        lr: f64,
-    ) {
+    /// The optimizer of a parameter of the method with this shape, its learning rate and decay; `lr` is
+    /// the student's now, phase included.
+    pub fn for_param(&mut self, shape: &[usize], lr: f64) -> (&mut Optimizer, f64, f64) {
         let decay = decay_by_rank(shape, self.weight_decay, self.bias_decay);
-        self.optimizer
-            .update(name, param, grad, lr * self.lr_ratio, decay);
+        (&mut self.optimizer, lr * self.lr_ratio, decay)
     }
 }
 
@@ -101,8 +91,12 @@ mod tests {
         own.optimizer.begin_step();
         let (mut weight, mut bias) = ([1.0], [1.0]);
         // Half way down the student's schedule: 0.05, so 0.005 here.
-        own.update("teacher.w", &[1, 1], &mut weight, &[2.0], 0.05);
-        own.update("teacher.b", &[1], &mut bias, &[2.0], 0.05);
+        let mut update = |name, shape: &[usize], param: &mut [f32; 1]| {
+            let (optimizer, lr, decay) = own.for_param(shape, 0.05);
+            optimizer.update(name, param, &[2.0], lr, decay);
+        };
+        update("teacher.w", &[1, 1], &mut weight);
+        update("teacher.b", &[1], &mut bias);
         assert!((weight[0] - (1.0 - 0.005 * 2.5)).abs() < 1e-7);
         assert!((bias[0] - (1.0 - 0.005 * 2.0)).abs() < 1e-7);
     }

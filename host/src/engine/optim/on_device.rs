@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::{Algorithm, Optimizer, Slot};
-use crate::engine::values::Values;
+use crate::values::Values;
 
 impl Optimizer {
     /// [`Optimizer::update`] for a parameter on a device: the updated parameter.

@@ -1,7 +1,7 @@
 use serde::Deserialize;
 
 use super::*;
-use crate::engine::values::{flat_tensor, into_vec};
+use crate::values::{flat_tensor, into_vec};
 
 /// Twenty updates; one rounding of f32 (6e-8) may differ per operation, where torch's vector code
 /// fuses a multiplication with an addition and ours does not.

@@ -5,9 +5,9 @@ use burn::tensor::{Gradients, Tensor};
 use crate::config::Precision;
 use crate::detection::Assignment;
 use crate::engine::EngineError;
-use crate::engine::values::{Values, into_vec};
 use crate::kernels::is_on_host;
 use crate::model::{Detector, ops};
+use crate::values::{Values, into_vec};
 
 use super::{Accumulated, add_loss, on_pool};
 

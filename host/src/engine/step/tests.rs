@@ -11,10 +11,10 @@ use crate::engine::assemble::{learner, restore};
 use crate::engine::checkpoint::{Progress, Snapshot};
 use crate::engine::evaluate::{EvaluationSet, evaluate};
 use crate::engine::metrics_log::LogPosition;
-use crate::engine::values::into_vec;
 use crate::kernels::with_operations;
 use crate::model;
 use crate::state::StateDict;
+use crate::values::into_vec;
 
 const STEPS: u64 = 20;
 

@@ -2,8 +2,8 @@
 
 use crate::distill::schedule::Phase;
 use crate::engine::optim::method_param;
-use crate::engine::values::Values;
 use crate::engine::{EngineError, grad_clip};
+use crate::values::Values;
 
 use super::{Accumulated, Learner};
 
@@ -64,23 +64,23 @@ impl Learner {
             own.optimizer.begin_step();
         }
         if let Some(distiller) = &mut self.distiller {
-            // The method's parameters are arrays of the CPU, whatever the student's device.
-            let gradients = method_names.iter().zip(&mut sum.method);
-            for ((name, gradient), param) in gradients.zip(distiller.params_mut()) {
-                let gradient = gradient.as_mut_slice();
-                let group = self.groups.of_method(&param.shape);
+            let shapes: Vec<Vec<usize>> = distiller.param_shapes().map(<[_]>::to_vec).collect();
+            let gradients = method_names.iter().zip(&sum.method).zip(&shapes);
+            for (index, ((name, gradient), shape)) in gradients.enumerate() {
+                let group = self.groups.of_method(shape);
                 let lr = lr * group.lr_scale * phase.lr_scale.method;
-                match &mut self.method_optimizer {
-                    Some(own) if own.takes(name) => {
-                        own.update(name, &param.shape, &mut param.data, gradient, lr);
+                let (optimizer, lr, decay) = match &mut self.method_optimizer {
+                    Some(own) if own.takes(name) => own.for_param(shape, lr),
+                    _ => (&mut self.optimizer, lr, group.weight_decay),
+                };
+                match gradient {
+                    Values::Host(gradient) => {
+                        let param = &mut distiller.params_mut()[index].data;
+                        optimizer.update(name, param, gradient, lr, decay);
                     }
-                    _ => self.optimizer.update(
-                        name,
-                        &mut param.data,
-                        gradient,
-                        lr,
-                        group.weight_decay,
-                    ),
+                    Values::Device(gradient) => distiller.replace_param(index, |param| {
+                        optimizer.updated(name, param, gradient.clone(), lr, decay)
+                    }),
                 }
             }
         }
