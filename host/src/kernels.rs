@@ -24,7 +24,7 @@ mod scratch;
 pub mod simd;
 pub(crate) mod standardize;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 #[cfg(test)]
 pub(crate) use choice::with_operations;

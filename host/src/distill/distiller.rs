@@ -156,12 +156,6 @@ impl Distiller {
         Ok(())
     }
 
-    /// Who computes the method.
-    #[must_use]
-    pub fn executor(&self) -> Executor {
-        self.executor
-    }
-
     /// Id of the method.
     #[must_use]
     pub fn id(&self) -> &str {
@@ -258,7 +252,7 @@ impl Distiller {
     }
 
     /// Moves the parameters to where the method computes.
-    pub(super) fn place_params(&mut self) {
+    fn place_params(&mut self) {
         let device = self.programs.device();
         let is_cpu = matches!(device.as_dispatch(), DispatchDevice::Flex(_));
         if is_cpu || self.executor == Executor::Plugin {

@@ -31,7 +31,6 @@ pub(super) struct Programs {
     device: Device,
     kept: BTreeMap<Key, Kept>,
     uses: u64,
-    limits: Limits,
 }
 
 struct Kept {
@@ -45,7 +44,6 @@ impl Programs {
             device,
             kept: BTreeMap::new(),
             uses: 0,
-            limits: Limits::default(),
         }
     }
 
@@ -96,7 +94,7 @@ impl Programs {
             slots: &slots,
             places: &places,
         };
-        check::check(&program, &interface, &self.limits)
+        check::check(&program, &interface, &Limits::default())
             .map_err(|error| refused(error.to_string()))?;
         let ready = compiled::compile(&program, &self.device);
         Ok(Taken {

@@ -6,16 +6,18 @@ mod traced;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Tensor;
 
 use crate::data::Batch;
-use crate::plugin::{ArrayMut, CallInfo, TensorArg};
+use crate::plugin::{ArrayMut, CallInfo, TapBinding};
 use crate::state::Array;
 use crate::values::Values;
 
 use super::DistillError;
 use super::distiller::Distiller;
 use super::execution::Executor;
+use super::taps::STUDENT;
+use super::targets::{self, Target};
 
 /// What a method answered for one micro-batch.
 #[derive(Debug)]
@@ -92,13 +94,37 @@ impl Distiller {
         }
     }
 
-    fn check_finite(
+    /// `of` each tap that the plan uses, in the order of the bindings; none for the others.
+    ///
+    /// # Panics
+    /// If a used tap is missing: a bug of the engine.
+    fn used_taps<T>(
         &self,
-        entry: &'static str,
-        what: &str,
-        values: &[f32],
-    ) -> Result<(), DistillError> {
-        Ok(self.method.check_finite(entry, what, values)?)
+        student: &TapValues,
+        teacher: &TapValues,
+        of: impl Fn(&Tensor<4>) -> T,
+    ) -> Vec<Option<T>> {
+        let tap = |(binding, used): (&TapBinding, &u32)| {
+            let from = if binding.role == STUDENT {
+                student
+            } else {
+                teacher
+            };
+            (*used != 0).then(|| {
+                let tap = from.get(&binding.name);
+                of(tap.expect("the engine requests every used tap"))
+            })
+        };
+        let bindings = self.bindings.iter().zip(&self.plan.tap_use);
+        bindings.map(tap).collect()
+    }
+
+    /// The targets that the method asks for.
+    fn targets(&self, batch: &Batch) -> Vec<Target> {
+        let build = |name: &String| {
+            (targets::find(name).expect("targets were checked at bind time"))(batch)
+        };
+        self.manifest.targets.iter().map(build).collect()
     }
 }
 
@@ -118,10 +144,6 @@ fn by_slot<T>(items: Vec<T>, order: &[usize]) -> Vec<T> {
     slots.into_iter().map(|(_, item)| item).collect()
 }
 
-fn tensor(array: Array) -> Tensor<4> {
-    Tensor::from_data(TensorData::new(array.data, array.shape), &Device::flex())
-}
-
 pub(super) fn zeros(shape: &[usize]) -> Array {
     Array {
         shape: shape.to_vec(),
@@ -135,8 +157,4 @@ fn array_mut(array: &mut Array) -> ArrayMut<'_> {
 
 pub(super) fn array_muts(arrays: &mut [Array]) -> Vec<ArrayMut<'_>> {
     arrays.iter_mut().map(array_mut).collect()
-}
-
-fn array_arg(array: &Array) -> TensorArg<'_> {
-    TensorArg::f32(&array.shape, &array.data)
 }

@@ -310,7 +310,7 @@ impl Learner {
                 scale: scale * distiller.maps_weight() as f32,
                 step: call.step,
             };
-            let answer =
+            let mut answer =
                 distiller.step(call, &forward.taps, &teacher_taps, &batch, scale, |maps| {
                     judge.gradients(maps, sum)
                 })?;
@@ -318,7 +318,7 @@ impl Learner {
             add(&mut sum.times.maps, answer.judging);
             add(&mut sum.times.method_backward, answer.backward);
             add(&mut sum.times.boundary, answer.boundary);
-            take_answer(sum, distiller, &answer, scale);
+            take_answer(sum, distiller, &mut answer, scale);
             // A method with maps has kept its losses off the taps by itself; what is left came through
             // the maps and belongs to a task loss.
             if phase.distill_gradient || distiller.has_maps() {
@@ -349,7 +349,7 @@ impl Learner {
     }
 }
 
-fn take_answer(sum: &mut Accumulated, distiller: &Distiller, answer: &DistillStep, scale: f32) {
+fn take_answer(sum: &mut Accumulated, distiller: &Distiller, answer: &mut DistillStep, scale: f32) {
     for ((name, value), (_, weight)) in answer.losses.iter().zip(distiller.losses()) {
         let name = format!("loss_kd_{}", name.strip_prefix("loss_").unwrap_or(name));
         add_loss(
@@ -358,9 +358,9 @@ fn take_answer(sum: &mut Accumulated, distiller: &Distiller, answer: &DistillSte
             f64::from(*value) * weight * f64::from(scale),
         );
     }
-    sum.metrics.clone_from(&answer.metrics);
-    for (slot, gradient) in sum.method.iter_mut().zip(&answer.param_gradients) {
-        let gradient = gradient.clone();
+    sum.metrics = std::mem::take(&mut answer.metrics);
+    let gradients = std::mem::take(&mut answer.param_gradients);
+    for (slot, gradient) in sum.method.iter_mut().zip(gradients) {
         if slot.is_empty() {
             *slot = gradient;
         } else {

@@ -121,6 +121,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::kernels::testing::{check, error, normal};
 
     /// f32 in another order of sums; Winograd's transforms add a few roundings.
     const TOLERANCE: f64 = 5e-6;
@@ -135,22 +136,12 @@ mod tests {
     }
 
     fn random(shape: &[usize], seed: u64) -> FlexTensor {
-        let mut state = seed;
-        let values: Vec<f32> = (0..shape.iter().product())
-            .map(|_| {
-                state = state
-                    .wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1);
-                ((state >> 40) as f32 / (1u64 << 23) as f32) - 1.0
-            })
-            .collect();
+        let values = normal(&format!("hot ops {seed}"), shape.iter().product());
         Flex::float_from_data(TensorData::new(values, shape.to_vec()), &Default::default())
     }
 
-    fn values(tensor: FlexTensor) -> Vec<f64> {
-        let tensor = tensor.to_contiguous();
-        let values = tensor.as_slice::<f32>().unwrap();
-        values.iter().map(|&v| f64::from(v)).collect()
+    fn values(tensor: FlexTensor) -> Vec<f32> {
+        tensor.to_contiguous().as_slice().unwrap().to_vec()
     }
 
     #[test]
@@ -221,13 +212,11 @@ mod tests {
                     values(read(&mut interpreter, &out))
                 };
                 let (ours, burns) = (result(true), result(false));
-                assert_eq!(ours.len(), burns.len());
-                let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|v| v * v).sum::<f64>().sqrt();
-                let distance = norm(&mut ours.iter().zip(&burns).map(|(a, b)| a - b));
-                let error = distance / norm(&mut burns.iter().copied());
-                assert!(
-                    error < TOLERANCE,
-                    "{c}->{o} {k}x{k} part {index}: {error:e}"
+                let error = error(&ours, &burns);
+                check(
+                    format_args!("{c}->{o} {k}x{k} part {index}"),
+                    error,
+                    TOLERANCE,
                 );
             }
         }

@@ -5,12 +5,12 @@ use burn::tensor::{Device, Tensor, TensorData};
 use crate::rng::KeyedRng;
 
 /// `len` standard normal values of the stream `purpose`.
-pub(super) fn normal(purpose: &str, len: usize) -> Vec<f32> {
+pub(crate) fn normal(purpose: &str, len: usize) -> Vec<f32> {
     let mut rng = KeyedRng::new(purpose, &[len as u64]);
     (0..len).map(|_| rng.normal() as f32).collect()
 }
 
-pub(super) fn tensor<const D: usize>(
+pub(crate) fn tensor<const D: usize>(
     values: &[f32],
     shape: [usize; D],
     device: &Device,
@@ -19,17 +19,17 @@ pub(super) fn tensor<const D: usize>(
 }
 
 /// A leaf with autodiff.
-pub(super) fn leaf<const D: usize>(values: &[f32], shape: [usize; D]) -> Tensor<D> {
+pub(crate) fn leaf<const D: usize>(values: &[f32], shape: [usize; D]) -> Tensor<D> {
     tensor(values, shape, &Device::flex().autodiff()).require_grad()
 }
 
 /// Row-major.
-pub(super) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.inner().into_data().try_into_vec::<f32>().unwrap()
 }
 
 /// `‖got − want‖ / ‖want‖`; a reference of zeros has to be met exactly.
-pub(super) fn error<W: Into<f64> + Copy>(got: &[f32], want: &[W]) -> f64 {
+pub(crate) fn error<W: Into<f64> + Copy>(got: &[f32], want: &[W]) -> f64 {
     assert_eq!(got.len(), want.len(), "as many values as the reference");
     let (mut difference, mut norm) = (0.0, 0.0);
     for (&got, &want) in got.iter().zip(want) {
@@ -45,12 +45,12 @@ pub(super) fn error<W: Into<f64> + Copy>(got: &[f32], want: &[W]) -> f64 {
 
 /// Fails if `error` is not below `tolerance`; NaN is not.
 #[track_caller]
-pub(super) fn check(what: std::fmt::Arguments<'_>, error: f64, tolerance: f64) {
+pub(crate) fn check(what: std::fmt::Arguments<'_>, error: f64, tolerance: f64) {
     assert!(error < tolerance, "{what}: off by {error:e}");
 }
 
 /// `Σ a b`, in f64.
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len(), "as many factors as values");
     a.iter()
         .zip(b)
@@ -59,7 +59,7 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// Central differences of `objective` at `values` with respect to those in `picks`.
-pub(super) fn slopes(
+pub(crate) fn slopes(
     values: &[f32],
     picks: &[usize],
     step: f32,
@@ -80,7 +80,7 @@ pub(super) fn slopes(
 }
 
 /// Runs on 1 to 4 threads and compares all results bit by bit.
-pub(super) fn assert_threads_change_nothing(what: &str, run: impl Fn() -> Vec<Vec<f32>> + Sync) {
+pub(crate) fn assert_threads_change_nothing(what: &str, run: impl Fn() -> Vec<Vec<f32>> + Sync) {
     let on = |threads: usize| -> Vec<Vec<u32>> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)

@@ -2,21 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::data::Batch;
 use crate::plugin::{ArrayMut, CallInfo, TensorArg};
 use crate::state::Array;
 use crate::values::Values;
 
-use super::{
-    DistillStep, TapValues, array_arg, array_mut, array_muts, by_slot, in_head_order, tensor, zeros,
-};
+use super::{DistillStep, TapValues, array_mut, array_muts, by_slot, in_head_order, zeros};
 use crate::distill::DistillError;
 use crate::distill::distiller::Distiller;
 use crate::distill::tap_view::TapView;
-use crate::distill::taps::STUDENT;
-use crate::distill::targets::{self, Target, TargetValues};
+use crate::distill::targets::{Target, TargetValues};
 
 /// What crosses for one micro-batch; owns or holds all memory that is lent.
 struct Lent {
@@ -30,33 +27,14 @@ impl Lent {
     /// # Panics
     /// If a used tap is missing: a bug of the engine.
     fn new(distiller: &Distiller, student: &TapValues, teacher: &TapValues, batch: &Batch) -> Self {
-        let view = |(binding, used): (&crate::plugin::TapBinding, &u32)| {
-            let from = if binding.role == STUDENT {
-                student
-            } else {
-                teacher
-            };
-            (*used != 0).then(|| {
-                let tap = from.get(&binding.name);
-                TapView::new(tap.expect("the engine requests every used tap"))
-            })
-        };
-        let build = |name: &String| {
-            (targets::find(name).expect("targets were checked at bind time"))(batch)
-        };
         Lent {
-            views: distiller
-                .bindings
-                .iter()
-                .zip(&distiller.plan.tap_use)
-                .map(view)
-                .collect(),
+            views: distiller.used_taps(student, teacher, TapView::new),
             absent: distiller
                 .bindings
                 .iter()
                 .map(|b| [0, b.channels, 0, 0])
                 .collect(),
-            targets: distiller.manifest.targets.iter().map(build).collect(),
+            targets: distiller.targets(batch),
         }
     }
 
@@ -236,6 +214,15 @@ impl Distiller {
         Ok(maps.into_iter().map(tensor).collect())
     }
 
+    fn check_finite(
+        &self,
+        entry: &'static str,
+        what: &str,
+        values: &[f32],
+    ) -> Result<(), DistillError> {
+        Ok(self.method.check_finite(entry, what, values)?)
+    }
+
     fn check_maps(&self, maps: &[Array]) -> Result<(), DistillError> {
         for (spec, map) in self.plan.maps.iter().zip(maps) {
             self.check_finite("forward", &format!("map `{}`", spec.name), &map.data)?;
@@ -249,4 +236,12 @@ fn target_arg(target: &Target) -> TensorArg<'_> {
         TargetValues::F32(values) => TensorArg::f32(&target.shape, values),
         TargetValues::I64(values) => TensorArg::i64(&target.shape, values),
     }
+}
+
+fn array_arg(array: &Array) -> TensorArg<'_> {
+    TensorArg::f32(&array.shape, &array.data)
+}
+
+fn tensor(array: Array) -> Tensor<4> {
+    Tensor::from_data(TensorData::new(array.data, array.shape), &Device::flex())
 }

@@ -8,7 +8,7 @@ use kd_graph::{Place, Slot};
 use crate::data::Batch;
 use crate::graph::compiled::{Input, Value};
 use crate::kernels::is_on_host;
-use crate::plugin::{CallInfo, Method, ProgramKind, TapBinding, TensorSpec};
+use crate::plugin::{CallInfo, Method, Plan, ProgramKind, TapBinding, TensorSpec};
 use crate::state::Array;
 use crate::values::{Values, flat_tensor_on, into_vec};
 
@@ -18,8 +18,7 @@ use crate::distill::distiller::Distiller;
 use crate::distill::execution::Executor;
 use crate::distill::programs::{self, Key, Programs, Taken};
 use crate::distill::tap_view::TapView;
-use crate::distill::taps::STUDENT;
-use crate::distill::targets::{self, Target, TargetValues};
+use crate::distill::targets::{Target, TargetValues};
 
 /// What a program reads of one micro-batch, on its device.
 struct Bound {
@@ -34,28 +33,11 @@ impl Bound {
     /// If a used tap is missing: a bug of the engine.
     fn new(distiller: &Distiller, student: &TapValues, teacher: &TapValues, batch: &Batch) -> Self {
         let device = distiller.programs.device().clone();
-        let tap = |(binding, used): (&TapBinding, &u32)| {
-            let from = if binding.role == STUDENT {
-                student
-            } else {
-                teacher
-            };
-            (*used != 0).then(|| {
-                let tap = from.get(&binding.name);
-                let tap = tap.expect("the engine requests every used tap");
-                // Where it lies already, but for a look at a run from another device.
-                tap.clone().without_autodiff().to_device(&device)
-            })
-        };
-        let build = |name: &String| {
-            (targets::find(name).expect("targets were checked at bind time"))(batch)
-        };
+        // Taps lie there already, but for a look at a run from another device.
+        let bring = |tap: &Tensor<4>| tap.clone().without_autodiff().to_device(&device);
         Bound {
-            taps: (distiller.bindings.iter())
-                .zip(&distiller.plan.tap_use)
-                .map(tap)
-                .collect(),
-            targets: distiller.manifest.targets.iter().map(build).collect(),
+            taps: distiller.used_taps(student, teacher, bring),
+            targets: distiller.targets(batch),
             device,
         }
     }
@@ -189,14 +171,7 @@ impl Distiller {
                 .check_finite("forward", &loss, std::slice::from_ref(value))
                 .map_err(DistillError::from)?;
         }
-        for (spec, map) in self.plan.maps.iter().zip(&forwarded.maps) {
-            check_finite(
-                &self.method,
-                "forward",
-                &format!("map `{}`", spec.name),
-                map,
-            )?;
-        }
+        check_maps(&self.method, &self.plan, &forwarded.maps)?;
 
         let mut judging = Duration::ZERO;
         let mut d_maps: Vec<Tensor<4>> = Vec::new();
@@ -228,11 +203,7 @@ impl Distiller {
         self.programs.put(key, taken);
 
         let mut tap_gradients = Vec::new();
-        let no_gradient = |spec: &TensorSpec| {
-            let len: usize = spec.shape.iter().product();
-            Values::of(Tensor::zeros([len], &bound.device))
-        };
-        let mut param_gradients: Vec<Values> = self.plan.params.iter().map(no_gradient).collect();
+        let mut given: Vec<Option<Values>> = vec![None; self.plan.params.len()];
         for (place, value) in results {
             match (place, value) {
                 (Place::DTap(index), Value::Map(gradient)) => {
@@ -247,12 +218,20 @@ impl Distiller {
                     let name = &self.plan.params[index as usize].name;
                     let what = format!("the gradient of parameter `{name}`");
                     check_finite(&self.method, "backward", &what, &gradient)?;
-                    param_gradients[index as usize] = Values::of(gradient);
+                    given[index as usize] = Some(Values::of(gradient));
                 }
                 (place, _) => unreachable!("a checked program gives no {place:?} here"),
             }
         }
-        write_buffers(&mut self.buffers, forwarded.buffers);
+        let or_zero = |(gradient, spec): (Option<Values>, &TensorSpec)| {
+            let len: usize = spec.shape.iter().product();
+            gradient.unwrap_or_else(|| Values::of(Tensor::zeros([len], &bound.device)))
+        };
+        let param_gradients = given.into_iter().zip(&self.plan.params).map(or_zero);
+        let param_gradients = param_gradients.collect();
+        for (slot, value) in forwarded.buffers {
+            self.buffers[slot].data = into_vec(value);
+        }
         let names = self.plan.losses.iter().map(|l| l.name.clone());
         Ok(DistillStep {
             losses: names.zip(forwarded.losses).collect(),
@@ -291,14 +270,7 @@ impl Distiller {
         drop(params);
         taken.program.abandon();
         self.programs.put(key, taken);
-        for (spec, map) in self.plan.maps.iter().zip(&forwarded.maps) {
-            check_finite(
-                &self.method,
-                "forward",
-                &format!("map `{}`", spec.name),
-                map,
-            )?;
-        }
+        check_maps(&self.method, &self.plan, &forwarded.maps)?;
         Ok(in_head_order(forwarded.maps, &self.map_order))
     }
 
@@ -400,14 +372,15 @@ impl Forwarded {
     }
 }
 
-fn write_buffers(buffers: &mut [Array], given: Vec<(usize, Tensor<1>)>) {
-    for (slot, value) in given {
-        buffers[slot].data = into_vec(value);
-    }
-}
-
 fn floats(values: Vec<f32>, shape: &[usize], device: &Device) -> Input {
     Input::Floats(flat_tensor_on(values, device), shape.to_vec())
+}
+
+fn check_maps(method: &Method, plan: &Plan, maps: &[Tensor<4>]) -> Result<(), DistillError> {
+    for (spec, map) in plan.maps.iter().zip(maps) {
+        check_finite(method, "forward", &format!("map `{}`", spec.name), map)?;
+    }
+    Ok(())
 }
 
 /// Refuses NaN and infinity; off the CPU one number is read unless something is wrong.

@@ -6,6 +6,7 @@ use kd_graph::standardize::{Norm, Scope};
 
 use super::composed::Composed;
 use super::{Kernels, OwnOps, PackedConv};
+use crate::kernels::testing::{check, error, normal};
 
 type Generic = Composed<Flex>;
 type Backward = fn(
@@ -22,35 +23,17 @@ const TOLERANCE: f64 = 5e-6;
 const SIZES: [[usize; 3]; 3] = [[2, 9, 11], [2, 4, 5], [2, 1, 1]];
 
 fn random(shape: &[usize], seed: u64) -> FlexTensor {
-    let mut state = seed;
-    let values: Vec<f32> = (0..shape.iter().product())
-        .map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            ((state >> 40) as f32 / (1u64 << 23) as f32) - 1.0
-        })
-        .collect();
+    let values = normal(&format!("own ops {seed}"), shape.iter().product());
     Flex::float_from_data(TensorData::new(values, shape.to_vec()), &Default::default())
 }
 
-fn values(tensor: &FlexTensor) -> Vec<f64> {
-    let tensor = tensor.to_contiguous();
-    let values = tensor.as_slice::<f32>().unwrap();
-    values.iter().map(|&v| f64::from(v)).collect()
+fn values(tensor: &FlexTensor) -> Vec<f32> {
+    tensor.to_contiguous().as_slice().unwrap().to_vec()
 }
 
 fn agree(what: &str, a: &FlexTensor, b: &FlexTensor) {
-    let (a, b) = (values(a), values(b));
-    assert_eq!(a.len(), b.len(), "{what}");
-    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
-    let distance = norm(&mut a.iter().zip(&b).map(|(a, b)| a - b));
-    let reference = norm(&mut b.iter().copied());
-    assert!(
-        distance <= TOLERANCE * reference,
-        "{what}: {:e}",
-        distance / reference
-    );
+    let error = error(&values(a), &values(b));
+    check(format_args!("{what}"), error, TOLERANCE);
 }
 
 fn cells() -> usize {
