@@ -56,13 +56,20 @@ pub enum TargetValues {
     I64(Vec<i64>),
 }
 
+/// Makes a target from ground truth and images alone.
+type OfBatch = fn(&Batch) -> Target;
+/// Makes a target from the student's assignment.
+type OfAssignment = fn(&Sources<'_>) -> Target;
+/// Makes a target from what the head of the model in a role gave.
+type OfPrediction = fn(&Sources<'_>, &str) -> Target;
+
 /// How a target is made.
 #[derive(Clone, Copy)]
 pub enum Kind<'a> {
     /// From ground truth and images alone.
-    OfBatch(fn(&Batch) -> Target),
+    OfBatch(OfBatch),
     /// From the student's assignment.
-    OfAssignment(fn(&Sources<'_>) -> Target),
+    OfAssignment(OfAssignment),
     /// The foreground mask of a level of the pyramid: `p3`.
     FgMask(&'a str),
     /// From the head's outputs of the model in `role`.
@@ -70,11 +77,11 @@ pub enum Kind<'a> {
         /// `student` or a teacher.
         role: &'a str,
         /// Makes it.
-        build: fn(&Sources<'_>, &str) -> Target,
+        build: OfPrediction,
     },
 }
 
-const OF_BATCH: [(&str, fn(&Batch) -> Target); 6] = [
+const OF_BATCH: [(&str, OfBatch); 6] = [
     ("gt_boxes_xyxy", of_batch::gt_boxes_xyxy),
     ("gt_labels", of_batch::gt_labels),
     ("gt_batch", of_batch::gt_batch),
@@ -83,7 +90,7 @@ const OF_BATCH: [(&str, fn(&Batch) -> Target); 6] = [
     ("gt_mask_crops", of_batch::gt_mask_crops),
 ];
 
-const OF_ASSIGNMENT: [(&str, fn(&Sources<'_>) -> Target); 4] = [
+const OF_ASSIGNMENT: [(&str, OfAssignment); 4] = [
     ("anchors_xyxy", of_locations::anchors_xyxy),
     ("points_xy", of_locations::points_xy),
     ("assign.labels", of_locations::labels),
@@ -93,7 +100,7 @@ const OF_ASSIGNMENT: [(&str, fn(&Sources<'_>) -> Target); 4] = [
 const FG_MASK: &str = "assign.fg_mask.";
 
 /// By what follows the role.
-const OF_PREDICTION: [(&str, fn(&Sources<'_>, &str) -> Target); 4] = [
+const OF_PREDICTION: [(&str, OfPrediction); 4] = [
     ("boxes_xyxy", of_locations::boxes_xyxy),
     ("loss_cls", of_locations::loss_cls),
     ("loss_bbox", of_locations::loss_bbox),

@@ -72,7 +72,7 @@ fn boxes_are_decoded_in_the_order_of_the_anchors() {
     // By levels of one image, from maps instead of packed rows.
     let image = 2;
     let of_levels = (0..LEVELS).map(|level| {
-        let map = head.box_deltas.nchw(level).slice([image..image + 1]);
+        let map = head.box_deltas.nchw(level).narrow(0, image, 1);
         let [_, channels, h, w] = map.dims();
         map.permute([0, 2, 3, 1]).reshape([h * w * channels / 4, 4])
     });
