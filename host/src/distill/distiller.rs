@@ -172,6 +172,13 @@ impl Distiller {
             .collect()
     }
 
+    /// Student taps for which the plan declares a gradient.
+    pub fn gradient_taps(&self) -> impl Iterator<Item = &str> {
+        let used = self.bindings.iter().zip(&self.plan.tap_use);
+        used.filter(|(tap, used)| tap.grad && **used & kd_abi::KD_USE_GRAD != 0)
+            .map(|(tap, _)| tap.name.as_str())
+    }
+
     /// Whether a target is made from what the head of the model in `role` gives.
     #[must_use]
     pub fn reads_predictions(&self, role: &str) -> bool {

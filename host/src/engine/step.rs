@@ -10,6 +10,7 @@
 //! ```
 //! Nothing is applied before every loss and gradient of the step is known to be finite.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -138,6 +139,8 @@ struct Accumulated {
     metrics: Vec<(String, f64)>,
     batch_stats: Vec<Vec<BatchStats>>,
     times: StepTimes,
+    /// In checks alone.
+    tap_gradients: BTreeMap<String, f64>,
 }
 
 /// Gradients of one step with the names and values they were computed at; for the pre-flight.
@@ -148,6 +151,8 @@ pub struct Probe {
     pub student_gradients: Vec<Option<Vec<f32>>>,
     /// Gradient at each of the method's parameters, in the order of their names.
     pub method_gradients: Vec<Vec<f32>>,
+    /// Norm of the method's gradient at each student tap at which it gave one.
+    pub tap_gradients: BTreeMap<String, f64>,
     /// Seconds.
     pub times: StepTimes,
 }
@@ -211,6 +216,7 @@ impl Learner {
                 .map(|gradient| gradient.map(Values::into_vec))
                 .collect(),
             method_gradients: sum.method.into_iter().map(Values::into_vec).collect(),
+            tap_gradients: sum.tap_gradients,
             times: sum.times,
         })
     }
@@ -247,6 +253,7 @@ impl Learner {
             metrics: Vec::new(),
             batch_stats: Vec::new(),
             times: StepTimes::default(),
+            tap_gradients: BTreeMap::new(),
         };
         for batch in micro_batches {
             self.micro_batch(batch, call, phase, scale, &mut sum)?;
@@ -331,6 +338,9 @@ impl Learner {
             add(&mut sum.times.method_backward, answer.backward);
             add(&mut sum.times.boundary, answer.boundary);
             take_answer(sum, distiller, &mut answer, scale);
+            if call.check {
+                sum.tap_gradients = norms(&answer.tap_gradients);
+            }
             // A method with maps has kept its losses off the taps by itself; what is left came through
             // the maps and belongs to a task loss.
             if phase.distill_gradient || distiller.has_maps() {
@@ -379,6 +389,15 @@ fn take_answer(sum: &mut Accumulated, distiller: &Distiller, answer: &mut Distil
             slot.add(gradient);
         }
     }
+}
+
+/// L2 norms by tap.
+fn norms(gradients: &[(String, Tensor<4>)]) -> BTreeMap<String, f64> {
+    let norm = |(name, gradient): &(String, Tensor<4>)| {
+        let square = gradient.clone().square().sum().into_scalar::<f32>();
+        (name.clone(), f64::from(square).sqrt())
+    };
+    gradients.iter().map(norm).collect()
 }
 
 /// Runs `f` on a thread of the kernels' pool: from outside, each of a pass's hundreds of parallel

@@ -243,6 +243,7 @@ fn maps_are_judged_and_images_evaluated_the_same_on_any_device() {
                 metrics: Vec::new(),
                 batch_stats: Vec::new(),
                 times: StepTimes::default(),
+                tap_gradients: BTreeMap::new(),
             };
             let maps = [16, 8, 4, 2, 1].map(|side| {
                 let values = (0..4 * 16 * side * side).map(|i| (i as f32 * 0.7).sin());
