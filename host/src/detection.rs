@@ -8,12 +8,14 @@ mod golden;
 mod host_values;
 mod known_gradient;
 mod levels;
+pub mod locations;
 pub mod losses;
 pub mod nms;
 pub mod postprocess;
 
 pub use anchors::AnchorGenerator;
 pub use assigner::assign;
+pub use locations::{LocationLosses, decoded_boxes, retinanet_location_losses};
 pub use losses::{LossConfig, retinanet_losses};
 pub use postprocess::{PostprocessConfig, detect};
 

@@ -27,12 +27,14 @@ pub use tap_table::{TapRow, TapShape, map_size, tap_table};
 pub use weights::{LoadReport, Mismatch};
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
+use crate::boxes::BoxXyxy;
 use crate::config::ModelConfig;
 use crate::data::ImageTargets;
-use crate::detection::{Assignment, Detections, HeadOutput};
+use crate::detection::{Assignment, Detections, HeadOutput, LocationLosses};
 
 /// Which part of a detector a parameter belongs to; phases freeze and scale by part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -155,7 +157,7 @@ pub struct BatchStats {
 }
 
 /// Result of a forward pass.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Forward {
     /// The requested taps.
     pub taps: BTreeMap<String, Tensor<4>>,
@@ -195,6 +197,15 @@ pub trait Detector: Send + Sync {
     /// Runs the head alone on `pyramid` (a method's generated maps), one map a head tap, in that
     /// order.
     fn head(&self, weights: &[Tensor<1>], pyramid: &[Tensor<4>]) -> HeadOutput;
+    /// Anchors of all locations of a `[H, W]` input, in pixels: levels finest first, row-major over
+    /// cells, anchors of a cell innermost.
+    fn anchors(&self, input_size: [usize; 2]) -> Arc<Vec<BoxXyxy>>;
+    /// Boxes predicted at every location, `[N, L]` row-major, in pixels of the network input, not
+    /// clipped. No gradient.
+    fn decoded_boxes(&self, head: &HeadOutput, input_size: [usize; 2]) -> Vec<BoxXyxy>;
+    /// Task losses of each location under `assignment`, which may be another model's with the same
+    /// anchors. No gradient.
+    fn location_losses(&self, head: &HeadOutput, assignment: &Assignment) -> LocationLosses;
     /// Matches ground truth to the anchors of a `[H, W]` input. No gradient.
     fn assign(&self, input_size: [usize; 2], targets: &[ImageTargets]) -> Assignment;
     /// Task losses `(name, scalar [1])`: `loss_cls`, `loss_bbox`.

@@ -24,6 +24,17 @@ pub struct LossConfig {
     pub box_loss_weight: f32,
 }
 
+impl LossConfig {
+    /// Weights of foreground and background in the focal loss.
+    pub(super) fn alphas(&self) -> (f32, f32) {
+        if self.focal_alpha < 0.0 {
+            (1.0, 1.0)
+        } else {
+            (self.focal_alpha, 1.0 - self.focal_alpha)
+        }
+    }
+}
+
 /// `loss_cls` and `loss_bbox`.
 ///
 /// ```text

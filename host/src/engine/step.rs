@@ -20,8 +20,9 @@ use crate::data::Batch;
 use crate::distill::inject::inject;
 use crate::distill::schedule::{Phase, Schedule};
 use crate::distill::taps::{STUDENT, TEACHER};
+use crate::distill::targets::Sources;
 use crate::distill::{DistillStep, Distiller};
-use crate::model::{BatchStats, Detector, ForwardRequest, Part, ops};
+use crate::model::{BatchStats, Detector, Forward, ForwardRequest, Part, ops};
 use crate::plugin::CallInfo;
 
 mod judge;
@@ -267,12 +268,13 @@ impl Learner {
 
         let on_host = self.weights.are_on_host();
         let clock = Instant::now();
-        let teacher_taps = match (&self.teacher, &self.distiller) {
+        let of_teacher = match (&self.teacher, &self.distiller) {
             (Some(teacher), Some(distiller)) => {
                 let names = distiller.tap_names(TEACHER);
-                on_pool(on_host, || teacher.taps(&images, &names))
+                let to_the_end = distiller.reads_predictions(TEACHER);
+                on_pool(on_host, || teacher.forward(&images, &names, to_the_end))
             }
-            _ => Default::default(),
+            _ => Forward::default(),
         };
         add(&mut sum.times.teacher, clock.elapsed());
 
@@ -310,10 +312,20 @@ impl Learner {
                 scale: scale * distiller.maps_weight() as f32,
                 step: call.step,
             };
-            let mut answer =
-                distiller.step(call, &forward.taps, &teacher_taps, &batch, scale, |maps| {
-                    judge.gradients(maps, sum)
-                })?;
+            let mut sources = Sources::new(&batch, self.detector.as_ref())
+                .assigned(&assignment)
+                .predicted(STUDENT, self.detector.as_ref(), forward.head.as_ref());
+            if let Some(teacher) = &self.teacher {
+                sources = sources.predicted(TEACHER, teacher.detector(), of_teacher.head.as_ref());
+            }
+            let mut answer = distiller.step(
+                call,
+                &forward.taps,
+                &of_teacher.taps,
+                &sources,
+                scale,
+                |maps| judge.gradients(maps, sum),
+            )?;
             add(&mut sum.times.method_forward, answer.forward);
             add(&mut sum.times.maps, answer.judging);
             add(&mut sum.times.method_backward, answer.backward);

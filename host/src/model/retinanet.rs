@@ -1,6 +1,8 @@
 //! RetinaNet (arXiv 1708.02002) on ResNet and FPN: torchvision's `retinanet_resnet50_fpn`, first
 //! version, with any of the backbones.
 
+use std::sync::Arc;
+
 use burn::tensor::Tensor;
 
 use super::fpn::{Fpn, LEVELS};
@@ -11,10 +13,12 @@ use super::resnet::{ResNet, Variant};
 use super::tap_table::map_size;
 use super::validate::validate;
 use super::{Detector, DetectorEntry, Forward, ForwardRequest, ModelError, ParamSpec, TapSpec};
+use crate::boxes::BoxXyxy;
 use crate::config::ModelConfig;
 use crate::data::ImageTargets;
 use crate::detection::{
-    self, AnchorGenerator, Assignment, Detections, HeadOutput, LossConfig, PostprocessConfig,
+    self, AnchorGenerator, Assignment, Detections, HeadOutput, LocationLosses, LossConfig,
+    PostprocessConfig,
 };
 use crate::maps::Maps;
 
@@ -98,11 +102,6 @@ impl RetinaNet {
             },
         })
     }
-
-    fn anchors_of(&self, input_size: [usize; 2]) -> std::sync::Arc<Vec<[f32; 4]>> {
-        let level_sizes = LEVELS.map(|level| map_size(input_size, 1 << level));
-        self.anchors.anchors(input_size, &level_sizes)
-    }
 }
 
 impl Detector for RetinaNet {
@@ -156,9 +155,23 @@ impl Detector for RetinaNet {
         self.head.forward(&mut Pass::untapped(weights), maps)
     }
 
+    fn anchors(&self, input_size: [usize; 2]) -> Arc<Vec<BoxXyxy>> {
+        let level_sizes = LEVELS.map(|level| map_size(input_size, 1 << level));
+        self.anchors.anchors(input_size, &level_sizes)
+    }
+
+    fn decoded_boxes(&self, head: &HeadOutput, input_size: [usize; 2]) -> Vec<BoxXyxy> {
+        let anchors = self.anchors(input_size);
+        detection::decoded_boxes(head, &anchors, self.num_classes)
+    }
+
+    fn location_losses(&self, head: &HeadOutput, assignment: &Assignment) -> LocationLosses {
+        detection::retinanet_location_losses(head, assignment, &self.loss)
+    }
+
     fn assign(&self, input_size: [usize; 2], targets: &[ImageTargets]) -> Assignment {
         detection::assign(
-            self.anchors_of(input_size),
+            self.anchors(input_size),
             targets,
             self.fg_iou_threshold,
             self.bg_iou_threshold,
@@ -175,7 +188,7 @@ impl Detector for RetinaNet {
         input_size: [usize; 2],
         sizes: &[[usize; 2]],
     ) -> Vec<Detections> {
-        let anchors = self.anchors_of(input_size);
+        let anchors = self.anchors(input_size);
         detection::detect(head, &anchors, sizes, &self.postprocess)
     }
 }
