@@ -21,7 +21,7 @@ fn resolve(
             .into_iter()
             .collect(),
         set: set.iter().map(|text| (*text).to_owned()).collect(),
-        flags: Vec::new(),
+        ..Sources::default()
     };
     let resolved = sources.resolve();
     (folder, resolved)

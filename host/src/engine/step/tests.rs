@@ -70,7 +70,7 @@ impl Run {
         let detector: Arc<dyn Detector> = Arc::from(detector);
         let lengths = [STEPS, STEPS];
         Run {
-            learner: learner("test", config, None, detector, None, lengths).unwrap(),
+            learner: learner("test", config, &[], detector, Teachers::new(), lengths).unwrap(),
             loader: Loader::new(train, options).unwrap(),
             accumulate: config.train.accumulate,
             losses: Vec::new(),
@@ -105,7 +105,7 @@ impl Run {
                 batch_in_epoch: 0,
                 seed: 0,
                 config_hash: String::new(),
-                plugin_hash: None,
+                plugins: BTreeMap::new(),
                 finished: false,
                 metrics: BTreeMap::new(),
                 best: None,
