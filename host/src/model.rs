@@ -272,13 +272,17 @@ pub fn build(config: &ModelConfig, num_classes: usize) -> Result<Box<dyn Detecto
             return (entry.build)(config, num_classes);
         }
     }
-    let mut known: Vec<&str> = inventory::iter::<DetectorEntry>
-        .into_iter()
-        .map(|e| e.name)
-        .collect();
-    known.sort_unstable();
     Err(ModelError::UnknownDetector {
         name: config.detector.clone(),
-        known: known.join(", "),
+        known: detector_names().join(", "),
     })
+}
+
+/// Names of all detectors, sorted.
+#[must_use]
+pub fn detector_names() -> Vec<&'static str> {
+    let entries = inventory::iter::<DetectorEntry>.into_iter();
+    let mut names: Vec<&str> = entries.map(|entry| entry.name).collect();
+    names.sort_unstable();
+    names
 }

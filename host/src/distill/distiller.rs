@@ -186,6 +186,13 @@ impl Distiller {
         self.tap_names(|role| role == STUDENT)
     }
 
+    /// Student taps for which the plan declares a gradient.
+    pub fn gradient_taps(&self) -> impl Iterator<Item = &str> {
+        let used = self.bindings.iter().zip(&self.plan.tap_use);
+        used.filter(|(tap, used)| tap.grad && **used & kd_abi::KD_USE_GRAD != 0)
+            .map(|(tap, _)| tap.name.as_str())
+    }
+
     /// Taps that the method reads of the teacher configured as `name`, in whatever roles it plays.
     #[must_use]
     pub fn teacher_taps(&self, name: &str) -> Vec<String> {

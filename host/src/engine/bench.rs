@@ -14,7 +14,7 @@ use crate::state::StateDict;
 
 use super::EngineError;
 use super::assemble::learner;
-use super::job::{choose, configured, teacher_names};
+use super::job::{Chosen, choose, configured, teacher_names};
 use super::step::{Learner, StepPosition, StepReport};
 use super::teacher::{Teacher, Teachers};
 use super::train::Datasets;
@@ -61,6 +61,31 @@ struct CaseTargets {
     labels: Vec<usize>,
 }
 
+/// What a run of `config` starts with, but for teachers at their initial weights.
+pub(super) fn untrained_learner(
+    config: &Config,
+    chosen: &[Chosen<'_>],
+    num_classes: usize,
+    [total_steps, steps_per_epoch]: [u64; 2],
+) -> Result<Learner, EngineError> {
+    let build = |model: &ModelConfig| -> Result<Arc<dyn Detector>, EngineError> {
+        Ok(Arc::from(model::build(model, num_classes)?))
+    };
+    let student = build(&config.student)?;
+    let mut teachers = Teachers::new();
+    for name in teacher_names(chosen) {
+        let teacher = configured(config, &name);
+        let detector = build(&teacher.model)?;
+        let state = model::initial_state(detector.as_ref(), config.seed);
+        let weights = ModelWeights::from_state(detector.as_ref(), &state)?;
+        let transform = &config.data.transform;
+        let teacher = Teacher::new(detector, weights, teacher, transform);
+        teachers.insert(name, teacher);
+    }
+    let lengths = [total_steps, steps_per_epoch];
+    learner("bench", config, chosen, student, teachers, lengths)
+}
+
 impl StepBench {
     /// The step of a configuration, its methods and teachers included. Student and teachers start from
     /// their initial weights: their values do not change the time.
@@ -79,31 +104,12 @@ impl StepBench {
         let chosen = choose(config)?;
         let datasets = Datasets::open(config)?;
         let num_classes = datasets.train.classes().len();
-        let build = |model: &ModelConfig| -> Result<Arc<dyn Detector>, EngineError> {
-            Ok(Arc::from(model::build(model, num_classes)?))
-        };
-        let student = build(&config.student)?;
-        let mut teachers = Teachers::new();
-        for name in teacher_names(&chosen) {
-            let teacher = configured(config, &name);
-            let detector = build(&teacher.model)?;
-            let state = model::initial_state(detector.as_ref(), config.seed);
-            let weights = ModelWeights::from_state(detector.as_ref(), &state)?;
-            let transform = &config.data.transform;
-            let teacher = Teacher::new(detector, weights, teacher, transform);
-            teachers.insert(name, teacher);
-        }
-        let options = LoaderOptions::training(&config.data, config.seed, student.size_divisor());
+        let divisor = model::build(&config.student, num_classes)?.size_divisor();
+        let options = LoaderOptions::training(&config.data, config.seed, divisor);
         let loader = Loader::new(datasets.train, options)?;
         let per_epoch = loader.batches_per_epoch() as u64;
-        let learner = learner(
-            "bench",
-            config,
-            &chosen,
-            student,
-            teachers,
-            [total_steps, per_epoch],
-        )?;
+        let lengths = [total_steps, per_epoch];
+        let learner = untrained_learner(config, &chosen, num_classes, lengths)?;
         Ok(StepBench {
             learner,
             source: Source::Loader {

@@ -18,13 +18,14 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::config::Precision;
 use crate::data::Batch;
+use crate::distill::Methods;
 use crate::distill::inject::inject;
 use crate::distill::methods::Bound;
 use crate::distill::schedule::{Phase, Schedule};
-use crate::distill::{DistillError, DistillStep, Distiller, Methods};
 use crate::model::{BatchStats, Detector, ForwardRequest, Part, ops};
 use crate::plugin::CallInfo;
 
+mod answer;
 mod judge;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ use super::teacher::{Taught, Teachers, model_taps, sources};
 use super::weights::ModelWeights;
 use crate::values::Values;
 
+use answer::{Names, join_norms, take_answer};
 use judge::{Judge, collect_gradients, task_total};
 
 /// PyTorch's default momentum of running statistics.
@@ -145,6 +147,8 @@ struct Accumulated {
     metrics: Vec<(String, f64)>,
     batch_stats: Vec<Vec<BatchStats>>,
     times: StepTimes,
+    /// In checks alone.
+    tap_gradients: BTreeMap<String, f64>,
 }
 
 /// Gradients of one step with the names and values they were computed at; for the pre-flight.
@@ -155,6 +159,8 @@ pub struct Probe {
     pub student_gradients: Vec<Option<Vec<f32>>>,
     /// Gradient at each of the methods' parameters, in the order of [`Methods::param_names`].
     pub method_gradients: Vec<Vec<f32>>,
+    /// Norm of the method's gradient at each student tap at which it gave one.
+    pub tap_gradients: BTreeMap<String, f64>,
     /// Seconds.
     pub times: StepTimes,
 }
@@ -220,6 +226,7 @@ impl Learner {
             method_gradients: (sum.methods.into_iter().flatten())
                 .map(Values::into_vec)
                 .collect(),
+            tap_gradients: sum.tap_gradients,
             times: sum.times,
         })
     }
@@ -258,6 +265,7 @@ impl Learner {
             metrics: Vec::new(),
             batch_stats: Vec::new(),
             times: StepTimes::default(),
+            tap_gradients: BTreeMap::new(),
         };
         for batch in micro_batches {
             self.micro_batch(batch, call, phase, scale, &mut sum)?;
@@ -348,6 +356,9 @@ impl Learner {
             add(&mut times.backward, answer.backward);
             add(&mut times.boundary, answer.boundary);
             take_answer(sum, index, &names, distiller, &mut answer, scale);
+            if call.check {
+                join_norms(&mut sum.tap_gradients, &answer.tap_gradients);
+            }
             // A method with maps has kept its losses off the taps by itself; what is left came through
             // the maps and belongs to a task loss. One without weight leaves the tape alone.
             if (reaches_student || distiller.has_maps()) && distiller.has_weight() {
@@ -390,89 +401,6 @@ impl Learner {
             .into_iter()
             .filter(|part| phase.learn.part(*part))
             .collect()
-    }
-}
-
-/// What a method's terms are called.
-struct Names {
-    label: String,
-    /// Before the name of a term or metric: nothing for a single method.
-    prefix: String,
-    /// After the name of a task loss on its maps.
-    maps_suffix: String,
-}
-
-impl Names {
-    fn new(methods: &Methods, index: usize) -> Self {
-        let label = methods.label(index).to_owned();
-        let prefix = methods.name(&label, "");
-        Names {
-            maps_suffix: match prefix.as_str() {
-                "" => "_maps".to_owned(),
-                _ => format!("_maps_{label}"),
-            },
-            label,
-            prefix,
-        }
-    }
-
-    fn loss(&self, name: &str) -> String {
-        let bare = name.strip_prefix("loss_").unwrap_or(name);
-        format!("loss_kd_{}{bare}", self.prefix)
-    }
-
-    fn weight(&self, name: &str) -> String {
-        let bare = name.strip_prefix("loss_").unwrap_or(name);
-        format!("weight_kd_{}{bare}", self.prefix)
-    }
-
-    /// Says which of several methods failed: two may be of one plugin.
-    fn of_entry(&self, error: EngineError) -> EngineError {
-        match error {
-            EngineError::Distill(source) if !self.prefix.is_empty() => {
-                EngineError::Distill(DistillError::OfEntry {
-                    label: self.label.clone(),
-                    source: Box::new(source),
-                })
-            }
-            error => error,
-        }
-    }
-}
-
-fn take_answer(
-    sum: &mut Accumulated,
-    index: usize,
-    names: &Names,
-    distiller: &Distiller,
-    answer: &mut DistillStep,
-    scale: f32,
-) {
-    for ((name, value), (_, weight)) in answer.losses.iter().zip(distiller.losses()) {
-        let name = names.loss(name);
-        let value = f64::from(*value) * weight * f64::from(scale);
-        add_loss(&mut sum.losses, &name, value);
-        if weight == 0.0 && !sum.weightless.contains(&name) {
-            sum.weightless.push(name);
-        }
-    }
-    if distiller.has_maps() && distiller.maps_weight() == 0.0 {
-        for (name, _) in &sum.losses {
-            if name.ends_with(&names.maps_suffix) && !sum.weightless.contains(name) {
-                sum.weightless.push(name.clone());
-            }
-        }
-    }
-    let metrics = std::mem::take(&mut answer.metrics).into_iter();
-    let metrics = metrics.map(|(name, value)| (format!("{}{name}", names.prefix), value));
-    sum.metrics.extend(metrics);
-    let gradients = std::mem::take(&mut answer.param_gradients);
-    for (slot, gradient) in sum.methods[index].iter_mut().zip(gradients) {
-        if slot.is_empty() {
-            *slot = gradient;
-        } else {
-            slot.add(gradient);
-        }
     }
 }
 

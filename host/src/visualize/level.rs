@@ -167,7 +167,7 @@ mod tests {
         TapSpec {
             name: name.into(),
             channels: 2,
-            stride: [16.0; 2],
+            stride: 16,
         }
     }
 
@@ -197,7 +197,12 @@ mod tests {
     #[test]
     fn the_student_is_compared_with_the_map_first_and_then_with_the_teacher() {
         let level = |name: &str| {
-            let level = Level::new(&observed(), &tap(name), Some(&tap(name)), [32, 32]);
+            let level = Level::new(
+                &observed(),
+                &tap(name),
+                Some(&(tap(name), [32, 32])),
+                [32, 32],
+            );
             let views: Vec<(View, bool)> =
                 level.views.iter().map(|(v, g)| (*v, g.is_ok())).collect();
             (views, level.correlations)

@@ -238,11 +238,13 @@ fn maps_are_judged_and_images_evaluated_the_same_on_any_device() {
             let assignment = detector.assign([128, 128], &batch.targets);
             let mut sum = Accumulated {
                 student: vec![None; detector.specs().len()],
-                method: Vec::new(),
+                methods: Vec::new(),
+                weightless: Vec::new(),
                 losses: Vec::new(),
                 metrics: Vec::new(),
                 batch_stats: Vec::new(),
                 times: StepTimes::default(),
+                tap_gradients: BTreeMap::new(),
             };
             let maps = [16, 8, 4, 2, 1].map(|side| {
                 let values = (0..4 * 16 * side * side).map(|i| (i as f32 * 0.7).sin());
@@ -254,6 +256,7 @@ fn maps_are_judged_and_images_evaluated_the_same_on_any_device() {
                 leaves: &weights.leaves(&|_| true),
                 precision: Precision::F32,
                 assignment: &assignment,
+                suffix: "_maps",
                 scale: 0.5,
                 step: 0,
             };
