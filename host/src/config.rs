@@ -17,17 +17,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::ComputeDevice;
 
+mod distill;
 mod error;
+mod inherit;
 mod layers;
 mod load;
 mod paths;
+mod plugins;
 mod print;
+mod schedule;
 mod schema;
 mod validate;
 
+pub use self::distill::{DistillConfig, Execution, MethodConfig, MethodEntry};
 pub use self::error::{ConfigError, Problem, ProblemKind};
 pub use self::layers::{Origin, Origins};
 pub use self::load::{Flag, Resolved, Sources};
+pub use self::schedule::{Moment, WeightSchedule, WeightScheduleKind};
 pub use self::schema::{check_plugin_config, check_plugin_schema};
 
 /// A whole experiment.
@@ -50,9 +56,11 @@ pub struct Config {
     pub student: ModelConfig,
     /// The model to learn from; built only if the method taps one.
     pub teacher: TeacherConfig,
+    /// Further ones by name; what an entry leaves out is as in `teacher`.
+    pub teachers: BTreeMap<String, TeacherConfig>,
     /// Optimizer and schedule, the same for the plain and the distilled student.
     pub train: TrainConfig,
-    /// The distillation method.
+    /// The distillation methods.
     pub distill: DistillConfig,
     /// Evaluation.
     pub eval: EvalConfig,
@@ -63,6 +71,24 @@ impl Config {
     #[must_use]
     pub fn compute_device(&self) -> ComputeDevice {
         self.device.parse().expect("`validate` has parsed it")
+    }
+
+    /// The teacher of that name; `teacher` is the one that `[teacher]` configures.
+    #[must_use]
+    pub fn teacher_named(&self, name: &str) -> Option<&TeacherConfig> {
+        match name {
+            TeacherConfig::UNNAMED => Some(&self.teacher),
+            name => self.teachers.get(name),
+        }
+    }
+
+    /// Names of all teachers that are configured.
+    #[must_use]
+    pub fn teacher_names(&self) -> Vec<String> {
+        let further = self.teachers.keys().cloned();
+        std::iter::once(TeacherConfig::UNNAMED.to_owned())
+            .chain(further)
+            .collect()
     }
 }
 
@@ -293,6 +319,19 @@ pub struct TeacherConfig {
     /// Epochs of its own training where no checkpoint is given.
     #[schemars(range(min = 1))]
     pub epochs: usize,
+    /// As `data.transform.mean`, for images that this teacher sees; empty: the student's.
+    pub mean: Vec<f32>,
+    /// As `data.transform.std`, for images that this teacher sees; empty: the student's.
+    #[schemars(extend("items" = {"type": "number", "exclusiveMinimum": 0}))]
+    pub std: Vec<f32>,
+    /// `[height, width]` to which images are brought for this teacher; empty: as for the student.
+    #[schemars(inner(range(min = 32)))]
+    pub input_size: Vec<usize>,
+}
+
+impl TeacherConfig {
+    /// Name of the teacher that `[teacher]` configures.
+    pub const UNNAMED: &str = "teacher";
 }
 
 /// Optimizer and schedule.
@@ -448,43 +487,6 @@ pub enum ScheduleKind {
     Cosine,
     /// `(1 - t)^poly_power`.
     Poly,
-}
-
-/// The distillation method.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct DistillConfig {
-    /// File name (searched) or path with a `/`; `none`: plain training.
-    #[schemars(length(min = 1), extend("x-path" = "name-or-file"))]
-    pub plugin: String,
-    /// Method id, for a plugin with several; empty: its only one.
-    pub method: String,
-    /// Weight per loss name, replacing the method's own.
-    pub loss_weights: BTreeMap<String, f64>,
-    /// Restricts the method's taps to these names; empty: all it asks for.
-    pub taps: Vec<String>,
-    /// Who computes the method.
-    pub execution: Execution,
-    /// The method's own configuration, checked against the schema in its manifest.
-    pub config: BTreeMap<String, serde_json::Value>,
-}
-
-impl DistillConfig {
-    /// Value of `plugin` for plain training.
-    pub const NO_PLUGIN: &str = "none";
-}
-
-/// Who computes a method that offers its program.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Execution {
-    /// This host, where the plugin offers a program that it can read; else the plugin, with a warning.
-    #[default]
-    Auto,
-    /// This host, on its device.
-    Program,
-    /// The plugin, on the CPU.
-    Plugin,
 }
 
 /// Evaluation.

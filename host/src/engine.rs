@@ -1,7 +1,7 @@
 //! The training engine: from a configuration to trained weights and their evaluation.
 //!
 //! Reading order: [`step`] (one training step), [`train`] (one run), [`arm`] (a run that is reused
-//! if it was done before), [`job`] (control, teacher, distilled student, table). [`restored`] opens
+//! if it was done before), [`job`] (control, teachers, distilled student, table). [`restored`] opens
 //! what a run left, to look at it.
 
 pub mod arm;
@@ -94,12 +94,26 @@ pub enum EngineError {
         "the oracle scores the head on a method's maps, and method `{method}` makes none; leave `eval.oracle` and `--oracle` off"
     )]
     NoMaps {
-        /// Method id.
+        /// Labels of the methods.
         method: String,
     },
+    /// One of several is meant, and it is not said which.
+    #[error("{what}; choose one by `{option}`: {known}")]
+    Choose {
+        /// Why there is a choice, or that what was chosen does not exist.
+        what: String,
+        /// The option of the command line.
+        option: &'static str,
+        /// What exists.
+        known: String,
+    },
     /// Something wrote to the teacher.
-    #[error("the teacher's weights changed while training (hash {before} before, {after} after)")]
+    #[error(
+        "the weights of teacher `{name}` changed while training (hash {before} before, {after} after)"
+    )]
     TeacherChanged {
+        /// Its name.
+        name: String,
         /// Hash when it was frozen.
         before: String,
         /// Hash now.
@@ -180,10 +194,12 @@ pub enum EngineError {
     },
     /// The plugin is not the one that a run was trained with.
     #[error(
-        "`{}` was trained with a plugin of SHA-256 {recorded}, but `{}` has {found}; put the file of that time there (`environment.json` of the run says where it lay), or train the run anew",
+        "method `{label}` of `{}` was trained with a plugin of SHA-256 {recorded}, but `{}` has {found}; put the file of that time there (`environment.json` of the run says where it lay), or train the run anew",
         run_dir.display(), path.display()
     )]
     PluginChanged {
+        /// Of the method.
+        label: String,
         /// The run.
         run_dir: PathBuf,
         /// The file that was found.

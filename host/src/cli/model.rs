@@ -6,8 +6,9 @@ use serde_json::json;
 
 use super::print;
 use super::source::{RunSourceArgs, SourceArgs};
-use crate::config::{DataConfig, ResizeMode};
+use crate::config::{DataConfig, ResizeMode, TeacherConfig};
 use crate::data::{Split, open};
+use crate::engine::EngineError;
 use crate::engine::attribution::Attribution;
 use crate::engine::pairs::Pairs;
 use crate::exit_code;
@@ -69,9 +70,12 @@ pub struct TapsArgs {
     /// Which configuration: `student`, `teacher.model`, `data` and `distill` matter.
     #[command(flatten)]
     pub source: SourceArgs,
-    /// Plugin: a file name (searched), or a path with a `/`.
+    /// Plugin: a file name (searched), or a path with a `/`; may be repeated to try several together.
     #[arg(short, long, value_name = "FILE")]
-    pub plugin: Option<String>,
+    pub plugin: Vec<String>,
+    /// The teacher whose taps are listed, by its name.
+    #[arg(long, value_name = "NAME", default_value = TeacherConfig::UNNAMED)]
+    pub teacher: String,
     /// Print JSON instead of tables.
     #[arg(long)]
     pub json: bool,
@@ -119,7 +123,15 @@ fn taps(args: &TapsArgs) -> anyhow::Result<i32> {
         None => open(&config.data, Split::Val)?.classes().len(),
     };
     let student = build(&config.student, num_classes)?;
-    let teacher = build(&config.teacher.model, num_classes)?;
+    let Some(teacher) = config.teacher_named(&args.teacher) else {
+        return Err(EngineError::Choose {
+            what: format!("no teacher `{}` is configured", args.teacher),
+            option: "--teacher",
+            known: config.teacher_names().join(", "),
+        }
+        .into());
+    };
+    let teacher = build(&teacher.model, num_classes)?;
     let input_size = match args.input_size.as_deref() {
         Some(&[height, width]) => [height as usize, width as usize],
         _ => configured_size(&config.data),

@@ -3,25 +3,26 @@
 
 use std::path::Path;
 
+use serde_json::Value as Json;
+
 use super::error::ProblemKind;
 use super::schema::Finding;
 use super::{Config, ModelConfig, ScheduleKind, TrainConfig, TransformConfig};
 use crate::device::ComputeDevice;
 
+mod methods;
+mod teachers;
+
 /// Every rule that `config` breaks.
-pub(super) fn rules(config: &Config) -> Vec<Finding> {
+/// `single` is what `[distill]` says of a single method where nobody sets anything.
+pub(super) fn rules(config: &Config, single: &Json) -> Vec<Finding> {
     let mut rules = Rules::default();
-    let teacher = &config.teacher;
     dataset(config, &mut rules);
     transform(&config.data.transform, &mut rules);
     model("student", &config.student, false, &mut rules);
-    model(
-        "teacher.model",
-        &teacher.model,
-        !is_unset(&teacher.checkpoint),
-        &mut rules,
-    );
+    teachers::rules(config, &mut rules);
     train(&config.train, &mut rules);
+    methods::rules(&config.distill, single, &mut rules);
     if let Err(error) = config.device.parse::<ComputeDevice>() {
         rules.require(false, "device", || error.to_string());
     }
@@ -40,6 +41,11 @@ pub(super) fn rules(config: &Config) -> Vec<Finding> {
 struct Rules(Vec<Finding>);
 
 impl Rules {
+    fn refuse(&mut self, path: Vec<String>, rule: String) {
+        let kind = ProblemKind::Rule { rule };
+        self.0.push(Finding { path, kind });
+    }
+
     fn require(&mut self, holds: bool, key: &str, rule: impl FnOnce() -> String) {
         if !holds {
             self.0.push(Finding {

@@ -1,4 +1,4 @@
-//! Which students a method can teach from which teachers, found by trying: every registered detector
+//! Which students methods can teach from which teachers, found by trying: every registered detector
 //! as student and as teacher, one batch each.
 
 use std::collections::BTreeMap;
@@ -8,13 +8,12 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::data::{Batch, ImageMeta, ImageTargets};
-use crate::distill::taps::needs_teacher;
 use crate::model::{self, Detector};
 use crate::rng::KeyedRng;
 
 use super::EngineError;
 use super::bench::untrained_learner;
-use super::job::{Chosen, choose};
+use super::job::{Chosen, choose, labels, teacher_names};
 use super::step::StepPosition;
 
 /// Optimizer steps that a schedule is laid out for, and the step that is tried: in the middle every
@@ -32,7 +31,7 @@ const IMAGES: usize = 2;
 pub struct Pair {
     /// Detector of the student.
     pub student: String,
-    /// Detector of the teacher; none if the method reads none.
+    /// Detector of all teachers; none if the methods read none.
     pub teacher: Option<String>,
     /// What came of it.
     #[serde(flatten)]
@@ -45,32 +44,32 @@ pub struct Pair {
 pub enum Verdict {
     /// One batch went through.
     Works(Trial),
-    /// The method, or the host for it, refused; the reason.
+    /// A method, or the host for it, refused; the reason.
     Refused(String),
 }
 
-/// One batch through student, teacher and method, from initial weights.
+/// One batch through student, teachers and methods, from initial weights.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Trial {
     /// Terms of the total, weights applied.
     pub losses: BTreeMap<String, f64>,
-    /// Student taps for which the method's plan declares a gradient.
+    /// Student taps for which a method's plan declares a gradient.
     pub declared: Vec<String>,
     /// Student taps at which a gradient arrived, with its L2 norm.
     pub gradients: BTreeMap<String, f64>,
 }
 
-/// Every pair for the method of a configuration.
+/// Every pair for the methods of a configuration.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Pairs {
-    /// Id of the method.
+    /// Labels of the methods.
     pub method: String,
     /// One an ordered pair of detectors.
     pub pairs: Vec<Pair>,
 }
 
 impl Pairs {
-    /// Tries the method of `config` with every registered detector in place of the student's and the
+    /// Tries the methods of `config` together with every registered detector in place of the student's and the
     /// teacher's, everything else as configured, on an input of `[height, width]` pixels. None
     /// without a plugin.
     ///
@@ -81,14 +80,14 @@ impl Pairs {
         num_classes: usize,
         input_size: [usize; 2],
     ) -> Result<Option<Self>, EngineError> {
-        let Some(chosen) = choose(&config.distill)? else {
+        let chosen = choose(config)?;
+        if chosen.is_empty() {
             return Ok(None);
-        };
+        }
         let detectors = model::detector_names();
-        let teachers: Vec<Option<&str>> = if needs_teacher(&chosen.manifest) {
-            detectors.iter().map(|name| Some(*name)).collect()
-        } else {
-            vec![None]
+        let teachers: Vec<Option<&str>> = match teacher_names(&chosen).is_empty() {
+            false => detectors.iter().map(|name| Some(*name)).collect(),
+            true => vec![None],
         };
         let mut pairs = Vec::new();
         for student in &detectors {
@@ -96,7 +95,12 @@ impl Pairs {
                 let mut config = config.clone();
                 config.student.detector = (*student).to_owned();
                 if let Some(teacher) = teacher {
-                    config.teacher.model.detector = (*teacher).to_owned();
+                    for model in std::iter::once(&mut config.teacher)
+                        .chain(config.teachers.values_mut())
+                        .map(|teacher| &mut teacher.model)
+                    {
+                        model.detector = (*teacher).to_owned();
+                    }
                 }
                 let verdict = match trial(&config, &chosen, num_classes, input_size) {
                     Ok(trial) => Verdict::Works(trial),
@@ -110,7 +114,7 @@ impl Pairs {
             }
         }
         Ok(Some(Pairs {
-            method: chosen.manifest.id,
+            method: labels(&chosen),
             pairs,
         }))
     }
@@ -142,11 +146,11 @@ impl Pairs {
 
 fn trial(
     config: &Config,
-    chosen: &Chosen,
+    chosen: &[Chosen<'_>],
     num_classes: usize,
     input_size: [usize; 2],
 ) -> Result<Trial, EngineError> {
-    let mut learner = untrained_learner(config, Some(chosen), num_classes, [TOTAL_STEPS, 1])?;
+    let mut learner = untrained_learner(config, chosen, num_classes, [TOTAL_STEPS, 1])?;
     let batch = batch(learner.detector.as_ref(), input_size, config.seed);
     let at = StepPosition {
         step: TOTAL_STEPS / 2,
@@ -155,10 +159,19 @@ fn trial(
         seed: config.seed,
     };
     let probe = learner.probe(batch, at)?;
-    let declared = learner.distiller.iter().flat_map(|d| d.gradient_taps());
+    let mut declared: Vec<String> = Vec::new();
+    for tap in learner
+        .methods
+        .iter()
+        .flat_map(|b| b.distiller.gradient_taps())
+    {
+        if !declared.iter().any(|known| known == tap) {
+            declared.push(tap.to_owned());
+        }
+    }
     Ok(Trial {
         losses: probe.losses.into_iter().collect(),
-        declared: declared.map(str::to_owned).collect(),
+        declared,
         gradients: probe.tap_gradients,
     })
 }

@@ -21,7 +21,7 @@ fn snapshot(iter: u64) -> Snapshot {
             batch_in_epoch: 3,
             seed: 42,
             config_hash: "c0".into(),
-            plugin_hash: None,
+            plugins: BTreeMap::new(),
             finished: false,
             metrics: BTreeMap::from([("val/AP".into(), 0.1 + iter as f64 / 3.0)]),
             best: Some(Best {

@@ -70,7 +70,7 @@ impl Run {
         let detector: Arc<dyn Detector> = Arc::from(detector);
         let lengths = [STEPS, STEPS];
         Run {
-            learner: learner("test", config, None, detector, None, lengths).unwrap(),
+            learner: learner("test", config, &[], detector, Teachers::new(), lengths).unwrap(),
             loader: Loader::new(train, options).unwrap(),
             accumulate: config.train.accumulate,
             losses: Vec::new(),
@@ -105,7 +105,7 @@ impl Run {
                 batch_in_epoch: 0,
                 seed: 0,
                 config_hash: String::new(),
-                plugin_hash: None,
+                plugins: BTreeMap::new(),
                 finished: false,
                 metrics: BTreeMap::new(),
                 best: None,
@@ -238,7 +238,8 @@ fn maps_are_judged_and_images_evaluated_the_same_on_any_device() {
             let assignment = detector.assign([128, 128], &batch.targets);
             let mut sum = Accumulated {
                 student: vec![None; detector.specs().len()],
-                method: Vec::new(),
+                methods: Vec::new(),
+                weightless: Vec::new(),
                 losses: Vec::new(),
                 metrics: Vec::new(),
                 batch_stats: Vec::new(),
@@ -255,6 +256,7 @@ fn maps_are_judged_and_images_evaluated_the_same_on_any_device() {
                 leaves: &weights.leaves(&|_| true),
                 precision: Precision::F32,
                 assignment: &assignment,
+                suffix: "_maps",
                 scale: 0.5,
                 step: 0,
             };
