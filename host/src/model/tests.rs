@@ -14,7 +14,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::resnet::{BlockKind, Variant};
 use super::retinanet::RetinaNet;
 use super::{Detector, ForwardRequest};
-use crate::config::{BoxLoss, ModelConfig, NormKind};
+use crate::config::{BoxLoss, FcosConfig, ModelConfig, NormKind};
 use crate::detection::HeadOutput;
 use crate::state::{Array, StateDict};
 
@@ -43,6 +43,11 @@ pub(super) fn small_config() -> ModelConfig {
         topk_candidates: 1000,
         detections_per_image: 100,
         weights: PathBuf::new(),
+        fcos: FcosConfig {
+            base_size: 8,
+            center_sampling_radius: 1.5,
+            norm_groups: 4,
+        },
     }
 }
 
@@ -137,10 +142,11 @@ pub(super) fn student_weights(detector: &dyn Detector, plain: Vec<Tensor<1>>) ->
         .collect()
 }
 
-/// Every output of a head as `[N, C, H, W]`: logits level by level, then box deltas.
+/// Every output of a head as `[N, C, H, W]`: logits level by level, then box deltas, then centerness
+/// where there is any.
 pub(super) fn outputs(head: &HeadOutput) -> Vec<Tensor<4>> {
-    let maps = [&head.cls_logits, &head.box_deltas];
-    maps.into_iter()
+    let maps = [&head.cls_logits, &head.box_deltas].into_iter();
+    maps.chain(&head.centerness)
         .flat_map(|maps| (0..maps.segments().len()).map(|level| maps.nchw(level)))
         .collect()
 }

@@ -12,6 +12,7 @@ const TOLERANCE: f64 = 1e-6;
 fn config() -> PostprocessConfig {
     PostprocessConfig {
         num_classes: 2,
+        box_coder: BoxCoder::CenterSize,
         score_threshold: 0.05,
         nms_threshold: 0.5,
         topk_candidates: 100,
@@ -33,6 +34,7 @@ fn equal_to_torchvision() {
         let values = golden.values(&format!("detections.{case}.config"));
         let config = PostprocessConfig {
             num_classes: 3,
+            box_coder: BoxCoder::CenterSize,
             score_threshold: values[0],
             nms_threshold: values[1],
             topk_candidates: values[2] as usize,
@@ -71,6 +73,7 @@ fn row(logits: [[f32; 3]; 2], deltas: [[f32; 3]; 4]) -> (HeadOutput, Vec<BoxXyxy
             TensorData::new(deltas.concat(), [1, 4, 1, 3]),
             &device,
         )],
+        centerness: Vec::new(),
     };
     let anchors = (0..3)
         .map(|i| [10.0 * i as f32, 0.0, 10.0 * i as f32 + 8.0, 8.0])
