@@ -1,4 +1,5 @@
-//! Reads the reference values under `tests/golden/detection` (their generator lies beside them).
+//! Reads the reference values under `tests/golden/detection` and `tests/golden/fcos` (their generators
+//! lie beside them).
 
 use std::path::Path;
 
@@ -37,16 +38,17 @@ impl HeadMaps {
 impl Golden {
     /// RetinaNet's.
     pub(super) fn load() -> Self {
-        Self::file("detection.safetensors")
+        Self::file("detection")
     }
 
+    /// FCOS's.
     pub(super) fn fcos() -> Self {
-        Self::file("fcos.safetensors")
+        Self::file("fcos")
     }
 
-    fn file(name: &str) -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/detection");
-        Self(StateDict::load(&folder.join(name)).unwrap())
+    fn file(area: &str) -> Self {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden");
+        Self(StateDict::load(&golden.join(area).join("detection.safetensors")).unwrap())
     }
 
     pub(super) fn has(&self, name: &str) -> bool {

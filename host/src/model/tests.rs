@@ -4,6 +4,7 @@
 mod building;
 mod golden;
 mod gradients;
+mod group_norm;
 mod loading;
 mod threads;
 
@@ -11,12 +12,16 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+use super::fcos::Fcos;
 use super::resnet::{BlockKind, Variant};
 use super::retinanet::RetinaNet;
 use super::{Detector, ForwardRequest};
 use crate::config::{BoxLoss, FcosConfig, ModelConfig, NormKind};
 use crate::detection::HeadOutput;
 use crate::state::{Array, StateDict};
+
+/// Every detector that there is.
+pub(super) const DETECTORS: [&str; 2] = ["fcos", "retinanet"];
 
 /// A valid configuration of a small detector.
 pub(super) fn small_config() -> ModelConfig {
@@ -51,15 +56,15 @@ pub(super) fn small_config() -> ModelConfig {
     }
 }
 
-/// The two networks of `make_model_golden.py`.
-pub(super) fn golden_detector(file: &str) -> RetinaNet {
+/// The networks whose reference values stand under `tests/golden`.
+pub(super) fn golden_detector(file: &str) -> Box<dyn Detector> {
     let mut config = small_config();
     config.head_convs = 4;
     config.score_threshold = 0.08;
     // torchvision's default.
     config.detections_per_image = 300;
     let (variant, classes) = match file {
-        "basic_batch" => (
+        "model/basic_batch" => (
             Variant {
                 block: BlockKind::Basic,
                 blocks: [1, 2, 1, 1],
@@ -67,7 +72,7 @@ pub(super) fn golden_detector(file: &str) -> RetinaNet {
             },
             3,
         ),
-        "bottleneck_frozen" => {
+        "model/bottleneck_frozen" => {
             config.norm = NormKind::FrozenBatch;
             config.trainable_layers = 3;
             (
@@ -79,14 +84,27 @@ pub(super) fn golden_detector(file: &str) -> RetinaNet {
                 2,
             )
         }
+        "fcos/basic_batch" => {
+            config.head_convs = 2;
+            config.score_threshold = 0.2;
+            config.nms_threshold = 0.6;
+            config.fcos.base_size = 4;
+            config.fcos.norm_groups = 2;
+            let variant = Variant {
+                block: BlockKind::Basic,
+                blocks: [1, 2, 1, 1],
+                width: 4,
+            };
+            return Box::new(Fcos::new(&config, variant, 3).unwrap());
+        }
         other => panic!("no golden network `{other}`"),
     };
-    RetinaNet::new(&config, variant, classes).unwrap()
+    Box::new(RetinaNet::new(&config, variant, classes).unwrap())
 }
 
 pub(super) fn golden_path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../tests/golden/model")
+        .join("../tests/golden")
         .join(name)
 }
 

@@ -117,10 +117,10 @@ fn giou_loss(predicted: Tensor<2>, target: Tensor<2>) -> Tensor<2> {
     let near = |boxes: &Tensor<2>| boxes.clone().narrow(1, 0, 2); // [F, 2]
     let far = |boxes: &Tensor<2>| boxes.clone().narrow(1, 2, 2);
     let area = |size: Tensor<2>| size.clone().narrow(1, 0, 1) * size.narrow(1, 1, 1); // [F, 1]
-    let overlap = area(
-        (far(&predicted).min_pair(far(&target)) - near(&predicted).max_pair(near(&target)))
-            .clamp_min(0.0),
-    );
+    let extent = far(&predicted).min_pair(far(&target)) - near(&predicted).max_pair(near(&target));
+    // Boxes that only touch get no gradient of the overlap, as torchvision's.
+    let apart = extent.clone().lower_equal_elem(0.0);
+    let overlap = area(extent.mask_fill(apart, 0.0));
     let union = area(far(&predicted) - near(&predicted)) + area(far(&target) - near(&target))
         - overlap.clone();
     let hull =

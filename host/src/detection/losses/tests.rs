@@ -1,5 +1,7 @@
 //! Values and gradients against torchvision, against finite differences, and at the extremes.
 
+mod fcos;
+
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
