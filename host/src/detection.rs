@@ -9,6 +9,7 @@ mod host_values;
 mod known_gradient;
 mod levels;
 pub mod location_assigner;
+pub mod locations;
 pub mod losses;
 pub mod nms;
 pub mod postprocess;
@@ -17,6 +18,7 @@ pub use anchors::AnchorGenerator;
 pub use assigner::assign;
 pub use box_coder::BoxCoder;
 pub use location_assigner::assign_locations;
+pub use locations::{LocationLosses, decoded_boxes, location_losses};
 pub use losses::{LossConfig, fcos_losses, retinanet_losses};
 pub use postprocess::{PostprocessConfig, detect};
 

@@ -90,6 +90,16 @@ pub enum DistillError {
         /// What exists.
         known: String,
     },
+    /// A target that these models cannot give.
+    #[error("method `{method}` reads target `{target}`: {reason}")]
+    Target {
+        /// Method id.
+        method: String,
+        /// As in the manifest.
+        target: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
     /// A weight is configured for a loss that does not exist.
     #[error("`distill.loss_weights.{name}`: method `{method}` has no such loss; it has: {known}")]
     UnknownLoss {

@@ -20,6 +20,7 @@ pub mod lr_schedule;
 pub mod memory;
 pub mod metrics_log;
 pub mod optim;
+pub mod pairs;
 pub mod predict;
 pub mod preflight;
 pub mod progress;

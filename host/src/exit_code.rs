@@ -129,7 +129,8 @@ fn of_distill(error: &DistillError) -> Option<i32> {
         DistillError::Config(inner) => of_cause(inner)?,
         DistillError::UnusedTap { .. }
         | DistillError::UnknownMethod { .. }
-        | DistillError::UnknownLoss { .. } => USAGE,
+        | DistillError::UnknownLoss { .. }
+        | DistillError::Target { .. } => USAGE,
         DistillError::UnknownTap { .. }
         | DistillError::UnknownRole { .. }
         | DistillError::UnknownTarget { .. } => PLUGIN_LOAD,

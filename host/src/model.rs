@@ -29,12 +29,14 @@ pub use tap_table::{TapRow, TapShape, map_size, tap_table};
 pub use weights::{LoadReport, Mismatch};
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
+use crate::boxes::BoxXyxy;
 use crate::config::ModelConfig;
 use crate::data::ImageTargets;
-use crate::detection::{Assignment, Detections, HeadOutput};
+use crate::detection::{Assignment, Detections, HeadOutput, LocationLosses};
 
 /// Which part of a detector a parameter belongs to; phases freeze and scale by part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -162,7 +164,7 @@ pub struct BatchStats {
 }
 
 /// Result of a forward pass.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Forward {
     /// The requested taps.
     pub taps: BTreeMap<String, Tensor<4>>,
@@ -202,6 +204,16 @@ pub trait Detector: Send + Sync {
     /// Runs the head alone on `pyramid` (a method's generated maps), one map a head tap, in that
     /// order.
     fn head(&self, weights: &[Tensor<1>], pyramid: &[Tensor<4>]) -> HeadOutput;
+    /// Anchors of all locations of a `[H, W]` input, in pixels: levels finest first, row-major over
+    /// cells, anchors of a cell innermost. Of a detector without anchors the squares that stand for
+    /// its locations.
+    fn anchors(&self, input_size: [usize; 2]) -> Arc<Vec<BoxXyxy>>;
+    /// Boxes predicted at every location, `[N, L]` row-major, in pixels of the network input, not
+    /// clipped. No gradient.
+    fn decoded_boxes(&self, head: &HeadOutput, input_size: [usize; 2]) -> Vec<BoxXyxy>;
+    /// Task losses of each location under `assignment`, which may be another model's with the same
+    /// anchors. No gradient.
+    fn location_losses(&self, head: &HeadOutput, assignment: &Assignment) -> LocationLosses;
     /// Matches ground truth to the anchors of a `[H, W]` input; to a detector without anchors each
     /// location is one, the square that stands for it. No gradient.
     fn assign(&self, input_size: [usize; 2], targets: &[ImageTargets]) -> Assignment;
@@ -270,13 +282,17 @@ pub fn build(config: &ModelConfig, num_classes: usize) -> Result<Box<dyn Detecto
             return (entry.build)(config, num_classes);
         }
     }
-    let mut known: Vec<&str> = inventory::iter::<DetectorEntry>
-        .into_iter()
-        .map(|e| e.name)
-        .collect();
-    known.sort_unstable();
     Err(ModelError::UnknownDetector {
         name: config.detector.clone(),
-        known: known.join(", "),
+        known: detector_names().join(", "),
     })
+}
+
+/// Names of all detectors, sorted.
+#[must_use]
+pub fn detector_names() -> Vec<&'static str> {
+    let entries = inventory::iter::<DetectorEntry>.into_iter();
+    let mut names: Vec<&str> = entries.map(|entry| entry.name).collect();
+    names.sort_unstable();
+    names
 }

@@ -146,6 +146,8 @@ typedef struct KdPlanSink {          /* host-implemented; plan declares through 
   /* use_bits 0: the tap then crosses without elements */
   KdStatus (*tap_use)(void *sink, uint32_t tap, uint32_t use_bits);
   KdStatus (*schedule)(void *sink, KdStr schedule_json);
+  /* index in the manifest's targets; use_bits 0: it then crosses without elements */
+  KdStatus (*target_use)(void *sink, uint32_t target, uint32_t use_bits);
 } KdPlanSink;
 
 typedef struct KdForward {

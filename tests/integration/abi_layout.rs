@@ -61,6 +61,7 @@ fn structs_have_the_same_layout_in_c_and_rust() {
         KdTap { name, role, dtype, ndim, shape, stride, use_bits }
         KdPlanSink {
             struct_size, reserved, sink, param, buffer, loss, map, tap_use, schedule,
+            target_use,
         }
         KdForward {
             struct_size, n_taps, n_params, n_buffers, n_targets, n_losses, n_maps, reserved, taps,

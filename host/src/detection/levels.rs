@@ -21,6 +21,17 @@ impl Level {
         self.cells * self.per_cell
     }
 
+    /// Numbers of the level's anchors.
+    pub(super) fn anchors(&self) -> std::ops::Range<usize> {
+        self.first_anchor..self.first_anchor + self.num_anchors()
+    }
+
+    /// Rows of `image` where the packed maps are read anchor by anchor.
+    pub(super) fn anchor_rows(&self, image: usize) -> std::ops::Range<usize> {
+        let cells = self.rows(image);
+        cells.start * self.per_cell..cells.end * self.per_cell
+    }
+
     /// Rows of `image`.
     pub(super) fn rows(&self, image: usize) -> std::ops::Range<usize> {
         let start = self.first_row + image * self.cells;

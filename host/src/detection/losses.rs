@@ -7,6 +7,7 @@ mod focal;
 use burn::tensor::Tensor;
 
 use self::boxes::Foreground;
+pub(super) use self::centerness::centerness_of_location;
 use super::levels::levels;
 use super::{Assignment, BoxCoder, HeadOutput};
 use crate::config::BoxLoss;
@@ -26,6 +27,17 @@ pub struct LossConfig {
     pub box_loss: BoxLoss,
     /// Factor of the loss on boxes.
     pub box_loss_weight: f32,
+}
+
+impl LossConfig {
+    /// Weights of foreground and background in the focal loss.
+    pub(super) fn alphas(&self) -> (f32, f32) {
+        if self.focal_alpha < 0.0 {
+            (1.0, 1.0)
+        } else {
+            (self.focal_alpha, 1.0 - self.focal_alpha)
+        }
+    }
 }
 
 /// `loss_cls` and `loss_bbox` of RetinaNet.

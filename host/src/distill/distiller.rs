@@ -95,18 +95,11 @@ impl Distiller {
         let config_json =
             check_plugin_config(&manifest.config_schema, &config.config, &manifest.id)?;
         let bindings = taps::bind(&manifest, models.student, models.teacher, &config.taps)?;
-        for target in &manifest.targets {
-            if targets::find(target).is_none() {
-                return Err(DistillError::UnknownTarget {
-                    method: manifest.id.clone(),
-                    target: target.to_string(),
-                    known: targets::known(),
-                });
-            }
-        }
+        targets::check_names(&manifest)?;
         let mut method = Method::create(library, &manifest.id, &config_json, call)?;
         method.set_num_classes(models.student.num_classes());
         let plan = method.plan(&bindings, call)?;
+        targets::check_models(&manifest, &plan, models)?;
         let head_taps = models.student.head_taps();
         let map_order = maps::in_head_order(&plan, &bindings, &head_taps).map_err(|reason| {
             DistillError::Plan {
@@ -179,10 +172,30 @@ impl Distiller {
             .collect()
     }
 
+    /// Student taps for which the plan declares a gradient.
+    pub fn gradient_taps(&self) -> impl Iterator<Item = &str> {
+        let used = self.bindings.iter().zip(&self.plan.tap_use);
+        used.filter(|(tap, used)| tap.grad && **used & kd_abi::KD_USE_GRAD != 0)
+            .map(|(tap, _)| tap.name.as_str())
+    }
+
+    /// Whether a target is made from what the head of the model in `role` gives.
+    #[must_use]
+    pub fn reads_predictions(&self, role: &str) -> bool {
+        self.read_targets()
+            .any(|name| targets::role_of(name) == Some(role))
+    }
+
+    fn read_targets(&self) -> impl Iterator<Item = &str> {
+        let all = self.manifest.targets.iter().zip(&self.plan.target_use);
+        all.filter(|(_, read)| **read)
+            .map(|(name, _)| name.as_str())
+    }
+
     /// True if the method reads a teacher.
     #[must_use]
     pub fn uses_teacher(&self) -> bool {
-        !self.tap_names(TEACHER).is_empty()
+        !self.tap_names(TEACHER).is_empty() || self.reads_predictions(TEACHER)
     }
 
     /// Losses with the weight each has in the total.

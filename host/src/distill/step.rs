@@ -4,11 +4,11 @@ mod lent;
 mod traced;
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use burn::tensor::Tensor;
 
-use crate::data::Batch;
 use crate::plugin::{ArrayMut, CallInfo, TapBinding};
 use crate::state::Array;
 use crate::values::Values;
@@ -17,7 +17,7 @@ use super::DistillError;
 use super::distiller::Distiller;
 use super::execution::Executor;
 use super::taps::STUDENT;
-use super::targets::{self, Target};
+use super::targets::{Sources, Target};
 
 /// What a method answered for one micro-batch.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub struct DistillStep {
 pub type TapValues = BTreeMap<String, Tensor<4>>;
 
 impl Distiller {
-    /// Runs the method on one micro-batch.
+    /// Runs the method on one micro-batch, whose targets are made from `sources`.
     ///
     /// The gradients are those of `scale * sum(weight * loss)`, and of whatever `judge` computed from
     /// the maps: it is given them `[N, C, H, W]` in the order in which the head reads them, on the
@@ -60,13 +60,15 @@ impl Distiller {
         call: &CallInfo,
         student: &TapValues,
         teacher: &TapValues,
-        batch: &Batch,
+        sources: &Sources<'_>,
         scale: f32,
         judge: impl FnOnce(Vec<Tensor<4>>) -> Result<Vec<Tensor<4>>, E>,
     ) -> Result<DistillStep, E> {
         match self.executor {
-            Executor::Program => self.step_by_program(call, student, teacher, batch, scale, judge),
-            Executor::Plugin => self.step_by_plugin(call, student, teacher, batch, scale, judge),
+            Executor::Program => {
+                self.step_by_program(call, student, teacher, sources, scale, judge)
+            }
+            Executor::Plugin => self.step_by_plugin(call, student, teacher, sources, scale, judge),
         }
     }
 
@@ -83,14 +85,14 @@ impl Distiller {
         call: &CallInfo,
         student: &TapValues,
         teacher: &TapValues,
-        batch: &Batch,
+        sources: &Sources<'_>,
     ) -> Result<Vec<Tensor<4>>, DistillError> {
         if self.plan.maps.is_empty() {
             return Ok(Vec::new());
         }
         match self.executor {
-            Executor::Program => self.maps_by_program(call, student, teacher, batch),
-            Executor::Plugin => self.maps_by_plugin(call, student, teacher, batch),
+            Executor::Program => self.maps_by_program(call, student, teacher, sources),
+            Executor::Plugin => self.maps_by_plugin(call, student, teacher, sources),
         }
     }
 
@@ -119,12 +121,14 @@ impl Distiller {
         bindings.map(tap).collect()
     }
 
-    /// The targets that the method asks for.
-    fn targets(&self, batch: &Batch) -> Vec<Target> {
-        let build = |name: &String| {
-            (targets::find(name).expect("targets were checked at bind time"))(batch)
+    /// The targets of the manifest; without elements where the plan does not read one.
+    fn targets(&self, sources: &Sources<'_>) -> Vec<Rc<Target>> {
+        let target = |(name, read): (&String, &bool)| match read {
+            true => sources.target(name),
+            false => Rc::new(Target::unread()),
         };
-        self.manifest.targets.iter().map(build).collect()
+        let all = self.manifest.targets.iter().zip(&self.plan.target_use);
+        all.map(target).collect()
     }
 }
 

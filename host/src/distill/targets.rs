@@ -1,6 +1,42 @@
 //! Named targets that a method may ask for.
+//!
+//! `T` counts ground-truth objects over the batch and may be 0; `L` counts the locations of an image:
+//! levels finest first, row-major over cells, anchors of a cell innermost. `<role>` is `student`, or a
+//! teacher whose anchors are the student's.
+//!
+//! | name | shape, type | meaning |
+//! |---|---|---|
+//! | `gt_boxes_xyxy` | `[T, 4]` f32 | pixels of the network input |
+//! | `gt_labels` | `[T]` i64 | 0-based class |
+//! | `gt_batch` | `[T]` i64 | index of the image in the batch, ascending |
+//! | `image_sizes` | `[N, 2]` i64 | height, width of each image without padding |
+//! | `input_size` | `[2]` i64 | height, width of the network input: the batch, padding included |
+//! | `gt_mask_crops` | `[T, 7, 7]` f32 | instance masks inside their boxes, each cell 1 if at least half covered, else 0; `[0, 7, 7]` if any object of the batch has no mask |
+//! | `anchors_xyxy` | `[L, 4]` f32 | anchors, pixels of the network input |
+//! | `points_xy` | `[L, 2]` f32 | their centres |
+//! | `assign.labels` | `[N, L]` i64 | class of the object that the student's assigner matched; -1 background, -2 ignored |
+//! | `assign.gt_index` | `[N, L]` i64 | index of that object among the `gt_*`; -1 off the foreground |
+//! | `assign.fg_mask.<level>` | `[N, 1, H, W]` f32 | on `p3` and so on: 1 where any anchor of the cell is foreground, else 0 |
+//! | `<role>.boxes_xyxy` | `[N, L, 4]` f32 | predicted boxes, pixels of the network input, not clipped |
+//! | `<role>.loss_cls` | `[N, L]` f32 | classification loss, summed over classes; 0 where ignored |
+//! | `<role>.loss_bbox` | `[N, L]` f32 | box loss with its weight; 0 off the foreground |
+//! | `<role>.task_loss` | `[N, L]` f32 | all that enters the detector's loss at the location, with weights, before normalisation |
+//!
+//! Losses of every role are taken under the student's assignment. None of these carries a gradient.
+//! Each is made at most once a batch, and only if a method reads it.
 
-use crate::data::{Batch, MaskCrop};
+mod of_batch;
+mod of_locations;
+mod sources;
+
+pub use sources::{Prediction, Sources};
+
+use crate::data::Batch;
+use crate::plugin::{MethodManifest, Plan};
+
+use super::DistillError;
+use super::distiller::Models;
+use super::taps::{STUDENT, TEACHER};
 
 /// What a target holds, flat over the batch.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,201 +56,173 @@ pub enum TargetValues {
     I64(Vec<i64>),
 }
 
-type Build = fn(&Batch) -> Target;
+/// Makes a target from ground truth and images alone.
+type OfBatch = fn(&Batch) -> Target;
+/// Makes a target from the student's assignment.
+type OfAssignment = fn(&Sources<'_>) -> Target;
+/// Makes a target from what the head of the model in a role gave.
+type OfPrediction = fn(&Sources<'_>, &str) -> Target;
 
-/// The targets this host offers. `T` counts ground-truth objects over the batch and may be 0.
-///
-/// | name | shape, type | meaning |
-/// |---|---|---|
-/// | `gt_boxes_xyxy` | `[T, 4]` f32 | pixels of the network input |
-/// | `gt_labels` | `[T]` i64 | 0-based class |
-/// | `gt_batch` | `[T]` i64 | index of the image in the batch, ascending |
-/// | `image_sizes` | `[N, 2]` i64 | height, width of each image without padding |
-/// | `input_size` | `[2]` i64 | height, width of the network input: the batch, padding included |
-/// | `gt_mask_crops` | `[T, 7, 7]` f32 | instance masks inside their boxes, each cell 1 if at least half covered, else 0; `[0, 7, 7]` if any object of the batch has no mask |
-pub const TARGETS: [(&str, Build); 6] = [
-    ("gt_boxes_xyxy", gt_boxes_xyxy),
-    ("gt_labels", gt_labels),
-    ("gt_batch", gt_batch),
-    ("image_sizes", image_sizes),
-    ("input_size", input_size),
-    ("gt_mask_crops", gt_mask_crops),
+/// How a target is made.
+#[derive(Clone, Copy)]
+pub enum Kind<'a> {
+    /// From ground truth and images alone.
+    OfBatch(OfBatch),
+    /// From the student's assignment.
+    OfAssignment(OfAssignment),
+    /// The foreground mask of a level of the pyramid: `p3`.
+    FgMask(&'a str),
+    /// From the head's outputs of the model in `role`.
+    OfPrediction {
+        /// `student` or a teacher.
+        role: &'a str,
+        /// Makes it.
+        build: OfPrediction,
+    },
+}
+
+const OF_BATCH: [(&str, OfBatch); 6] = [
+    ("gt_boxes_xyxy", of_batch::gt_boxes_xyxy),
+    ("gt_labels", of_batch::gt_labels),
+    ("gt_batch", of_batch::gt_batch),
+    ("image_sizes", of_batch::image_sizes),
+    ("input_size", of_batch::input_size),
+    ("gt_mask_crops", of_batch::gt_mask_crops),
 ];
 
-/// The builder of a target.
+const OF_ASSIGNMENT: [(&str, OfAssignment); 4] = [
+    ("anchors_xyxy", of_locations::anchors_xyxy),
+    ("points_xy", of_locations::points_xy),
+    ("assign.labels", of_locations::labels),
+    ("assign.gt_index", of_locations::gt_index),
+];
+
+const FG_MASK: &str = "assign.fg_mask.";
+
+/// By what follows the role.
+const OF_PREDICTION: [(&str, OfPrediction); 4] = [
+    ("boxes_xyxy", of_locations::boxes_xyxy),
+    ("loss_cls", of_locations::loss_cls),
+    ("loss_bbox", of_locations::loss_bbox),
+    ("task_loss", of_locations::task_loss),
+];
+
+/// The kind of the target `name`; none if this host has no such target.
 #[must_use]
-pub fn find(name: &str) -> Option<Build> {
-    TARGETS
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, build)| *build)
+pub fn find(name: &str) -> Option<Kind<'_>> {
+    if let Some((_, build)) = OF_BATCH.iter().find(|(known, _)| *known == name) {
+        return Some(Kind::OfBatch(*build));
+    }
+    if let Some((_, build)) = OF_ASSIGNMENT.iter().find(|(known, _)| *known == name) {
+        return Some(Kind::OfAssignment(*build));
+    }
+    if let Some(level) = name.strip_prefix(FG_MASK) {
+        return Some(Kind::FgMask(level));
+    }
+    let (role, what) = name.split_once('.')?;
+    let known = OF_PREDICTION.iter().find(|(known, _)| *known == what);
+    known.map(|(_, build)| Kind::OfPrediction {
+        role,
+        build: *build,
+    })
+}
+
+/// The model whose head the target `name` is made from, if it is made from one.
+#[must_use]
+pub fn role_of(name: &str) -> Option<&str> {
+    match find(name)? {
+        Kind::OfPrediction { role, .. } => Some(role),
+        _ => None,
+    }
+}
+
+/// # Errors
+/// If the method lists a target that this host does not have.
+pub(super) fn check_names(manifest: &MethodManifest) -> Result<(), DistillError> {
+    match manifest.targets.iter().find(|name| find(name).is_none()) {
+        None => Ok(()),
+        Some(name) => Err(DistillError::UnknownTarget {
+            method: manifest.id.clone(),
+            target: name.clone(),
+            known: known(),
+        }),
+    }
+}
+
+/// Pixels of a square input on which anchors of two models are compared.
+const PROBE: usize = 256;
+
+/// # Errors
+/// If a target that the plan reads cannot be made for these models.
+pub(super) fn check_models(
+    manifest: &MethodManifest,
+    plan: &Plan,
+    models: Models<'_>,
+) -> Result<(), DistillError> {
+    for (name, read) in manifest.targets.iter().zip(&plan.target_use) {
+        let reason = match find(name) {
+            Some(Kind::FgMask(level)) if *read => level_missing(models, level),
+            Some(Kind::OfPrediction { role, .. }) if *read => prediction_missing(models, role),
+            _ => None,
+        };
+        if let Some(reason) = reason {
+            return Err(DistillError::Target {
+                method: manifest.id.clone(),
+                target: name.clone(),
+                reason,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn level_missing(models: Models<'_>, level: &str) -> Option<String> {
+    let taps = models.student.head_taps();
+    let missing = !taps.contains(&of_locations::neck_tap(level));
+    missing.then(|| format!("the student's head reads {}", taps.join(", ")))
+}
+
+fn prediction_missing(models: Models<'_>, role: &str) -> Option<String> {
+    if role == STUDENT {
+        return None;
+    }
+    let Some(teacher) = models.teacher.filter(|_| role == TEACHER) else {
+        return Some(format!("there is no model in the role `{role}`"));
+    };
+    let [of_teacher, of_student] = [teacher, models.student].map(|m| m.anchors([PROBE; 2]));
+    (of_teacher != of_student).then(|| {
+        format!(
+            "the teacher predicts at other places than the student: {} anchors on an input of \
+             {PROBE}x{PROBE} pixels, the student {}; give both the same detector and anchors, or \
+             choose options that do without this target",
+            of_teacher.len(),
+            of_student.len()
+        )
+    })
 }
 
 /// All names, for messages.
 #[must_use]
 pub fn known() -> String {
-    TARGETS.map(|(name, _)| name).join(", ")
-}
-
-fn gt_boxes_xyxy(batch: &Batch) -> Target {
-    let values: Vec<f32> = batch
-        .targets
+    let batch = OF_BATCH.iter().map(|(name, _)| (*name).to_owned());
+    let assignment = OF_ASSIGNMENT.iter().map(|(name, _)| (*name).to_owned());
+    let mask = std::iter::once(format!("{FG_MASK}<level>"));
+    let prediction = OF_PREDICTION
         .iter()
-        .flat_map(|t| t.boxes_xyxy.iter().flatten().copied())
-        .collect();
-    Target {
-        shape: vec![values.len() / 4, 4],
-        values: TargetValues::F32(values),
-    }
+        .map(|(what, _)| format!("<role>.{what}"));
+    let all = batch.chain(assignment).chain(mask).chain(prediction);
+    all.collect::<Vec<_>>().join(", ")
 }
 
-fn gt_labels(batch: &Batch) -> Target {
-    let values: Vec<i64> = batch
-        .targets
-        .iter()
-        .flat_map(|t| t.labels.iter().map(|&l| l as i64))
-        .collect();
-    Target {
-        shape: vec![values.len()],
-        values: TargetValues::I64(values),
-    }
-}
-
-fn gt_batch(batch: &Batch) -> Target {
-    let values: Vec<i64> = batch
-        .targets
-        .iter()
-        .enumerate()
-        .flat_map(|(i, t)| std::iter::repeat_n(i as i64, t.labels.len()))
-        .collect();
-    Target {
-        shape: vec![values.len()],
-        values: TargetValues::I64(values),
-    }
-}
-
-fn image_sizes(batch: &Batch) -> Target {
-    let values: Vec<i64> = batch
-        .metas
-        .iter()
-        .flat_map(|m| m.size.iter().map(|&s| s as i64))
-        .collect();
-    Target {
-        shape: vec![batch.metas.len(), 2],
-        values: TargetValues::I64(values),
-    }
-}
-
-fn gt_mask_crops(batch: &Batch) -> Target {
-    let objects: usize = batch.targets.iter().map(|t| t.boxes_xyxy.len()).sum();
-    let mut crops: Vec<MaskCrop> = batch
-        .targets
-        .iter()
-        .flat_map(|t| t.mask_crops.iter().flatten().copied())
-        .collect();
-    // Some without the others could not be told whose they are.
-    if crops.len() != objects {
-        crops.clear();
-    }
-    Target {
-        shape: vec![crops.len(), MaskCrop::SIDE, MaskCrop::SIDE],
-        values: TargetValues::F32(crops.into_iter().flat_map(MaskCrop::to_f32s).collect()),
-    }
-}
-
-fn input_size(batch: &Batch) -> Target {
-    let [_, _, height, width] = batch.shape;
-    Target {
-        shape: vec![2],
-        values: TargetValues::I64(vec![height as i64, width as i64]),
+impl Target {
+    /// Stands for a target that the method's plan does not read.
+    pub(super) fn unread() -> Self {
+        Target {
+            shape: vec![0],
+            values: TargetValues::F32(Vec::new()),
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::data::{ImageMeta, ImageTargets};
-
-    #[test]
-    fn targets_are_flat_over_the_batch_and_may_be_empty() {
-        let meta = |w| ImageMeta {
-            image_id: 1,
-            original_size: [10, w],
-            size: [10, w],
-            flipped: false,
-        };
-        let batch = Batch {
-            images: vec![],
-            shape: [3, 3, 10, 20],
-            targets: vec![
-                ImageTargets {
-                    boxes_xyxy: vec![[0.0, 1.0, 2.0, 3.0]],
-                    labels: vec![4],
-                    ..ImageTargets::default()
-                },
-                ImageTargets::default(),
-                ImageTargets {
-                    boxes_xyxy: vec![[1.0; 4], [2.0; 4]],
-                    labels: vec![5, 6],
-                    ..ImageTargets::default()
-                },
-            ],
-            metas: vec![meta(18), meta(20), meta(19)],
-        };
-        assert_eq!(gt_boxes_xyxy(&batch).shape, [3, 4]);
-        assert_eq!(gt_batch(&batch).values, TargetValues::I64(vec![0, 2, 2]));
-        assert_eq!(gt_labels(&batch).values, TargetValues::I64(vec![4, 5, 6]));
-        assert_eq!(
-            image_sizes(&batch).values,
-            TargetValues::I64(vec![10, 18, 10, 20, 10, 19])
-        );
-        assert_eq!(input_size(&batch).values, TargetValues::I64(vec![10, 20]));
-        let empty = Batch {
-            targets: vec![ImageTargets::default(); 3],
-            ..batch
-        };
-        assert_eq!(gt_boxes_xyxy(&empty).shape, [0, 4]);
-    }
-
-    #[test]
-    fn mask_crops_are_all_there_or_none() {
-        let box_xyxy = [0.0, 0.0, 7.0, 7.0];
-        let polygon = |right: f64| vec![0.0, 0.0, right, 0.0, right, 7.0, 0.0, 7.0];
-        let [full, left] =
-            [7.0, 3.0].map(|right| MaskCrop::from_polygons(&[polygon(right)], box_xyxy));
-        let image = |mask_crops: Vec<Option<MaskCrop>>, objects| ImageTargets {
-            boxes_xyxy: vec![box_xyxy; objects],
-            labels: vec![0; objects],
-            mask_crops,
-        };
-        let batch = |targets| Batch {
-            images: vec![],
-            shape: [3, 3, 7, 7],
-            targets,
-            metas: vec![],
-        };
-        let none = Target {
-            shape: vec![0, 7, 7],
-            values: TargetValues::F32(vec![]),
-        };
-
-        let all = gt_mask_crops(&batch(vec![
-            image(vec![Some(full)], 1),
-            ImageTargets::default(),
-            image(vec![Some(left), Some(full)], 2),
-        ]));
-        assert_eq!(all.shape, [3, 7, 7]);
-        let TargetValues::F32(values) = all.values else {
-            panic!("masks are floats")
-        };
-        let expected = [full, left, full].map(MaskCrop::to_f32s);
-        assert_eq!(values, expected.as_flattened());
-        assert_eq!(values[49..56], [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
-
-        let mixed = vec![image(vec![Some(full)], 1), image(vec![Some(left), None], 2)];
-        assert_eq!(gt_mask_crops(&batch(mixed)), none);
-        let absent = vec![image(vec![Some(full)], 1), image(vec![], 1)];
-        assert_eq!(gt_mask_crops(&batch(absent)), none);
-        assert_eq!(gt_mask_crops(&batch(vec![])), none);
-    }
-}
+mod tests;

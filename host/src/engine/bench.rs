@@ -15,7 +15,7 @@ use crate::state::StateDict;
 
 use super::EngineError;
 use super::assemble::learner;
-use super::job::choose;
+use super::job::{Chosen, choose};
 use super::step::{Learner, StepPosition, StepReport};
 use super::teacher::Teacher;
 use super::train::Datasets;
@@ -62,6 +62,36 @@ struct CaseTargets {
     labels: Vec<usize>,
 }
 
+/// What a run of `config` starts with, but for a teacher at its initial weights.
+pub(super) fn untrained_learner(
+    config: &Config,
+    chosen: Option<&Chosen>,
+    num_classes: usize,
+    [total_steps, steps_per_epoch]: [u64; 2],
+) -> Result<Learner, EngineError> {
+    let build = |model: &ModelConfig| -> Result<Arc<dyn Detector>, EngineError> {
+        Ok(Arc::from(model::build(model, num_classes)?))
+    };
+    let student = build(&config.student)?;
+    let teacher = match chosen {
+        Some(chosen) if needs_teacher(&chosen.manifest) => {
+            let detector = build(&config.teacher.model)?;
+            let state = model::initial_state(detector.as_ref(), config.seed);
+            let weights = ModelWeights::from_state(detector.as_ref(), &state)?;
+            Some(Teacher::new(detector, weights))
+        }
+        _ => None,
+    };
+    learner(
+        "bench",
+        config,
+        chosen.map(|chosen| &chosen.library),
+        student,
+        teacher,
+        [total_steps, steps_per_epoch],
+    )
+}
+
 impl StepBench {
     /// The step of a configuration, its method and teacher included. Student and teacher start from
     /// their initial weights: their values do not change the time.
@@ -80,31 +110,12 @@ impl StepBench {
         let chosen = choose(&config.distill)?;
         let datasets = Datasets::open(config)?;
         let num_classes = datasets.train.classes().len();
-        let build = |model: &ModelConfig| -> Result<Arc<dyn Detector>, EngineError> {
-            Ok(Arc::from(model::build(model, num_classes)?))
-        };
-        let student = build(&config.student)?;
-        let teacher = match &chosen {
-            Some(chosen) if needs_teacher(&chosen.manifest) => {
-                let detector = build(&config.teacher.model)?;
-                let state = model::initial_state(detector.as_ref(), config.seed);
-                let weights = ModelWeights::from_state(detector.as_ref(), &state)?;
-                Some(Teacher::new(detector, weights))
-            }
-            _ => None,
-        };
-        let options = LoaderOptions::training(&config.data, config.seed, student.size_divisor());
+        let divisor = model::build(&config.student, num_classes)?.size_divisor();
+        let options = LoaderOptions::training(&config.data, config.seed, divisor);
         let loader = Loader::new(datasets.train, options)?;
         let per_epoch = loader.batches_per_epoch() as u64;
-        let library = chosen.as_ref().map(|chosen| &chosen.library);
-        let learner = learner(
-            "bench",
-            config,
-            library,
-            student,
-            teacher,
-            [total_steps, per_epoch],
-        )?;
+        let lengths = [total_steps, per_epoch];
+        let learner = untrained_learner(config, chosen.as_ref(), num_classes, lengths)?;
         Ok(StepBench {
             learner,
             source: Source::Loader {

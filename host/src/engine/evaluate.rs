@@ -9,6 +9,7 @@ use crate::data::{Batch, Dataset, Loader, LoaderOptions};
 use crate::detection::HeadOutput;
 use crate::distill::Distiller;
 use crate::distill::taps::{STUDENT, TEACHER};
+use crate::distill::targets::Sources;
 use crate::eval::coco::{self, CocoMetrics, GroundTruth, Prediction};
 use crate::eval::detector::to_predictions;
 use crate::model::{Detector, ForwardRequest};
@@ -78,17 +79,21 @@ pub fn evaluate_oracle(
     let request = ForwardRequest {
         training: false,
         taps: distiller.tap_names(STUDENT),
-        stop_at_taps: true,
+        stop_at_taps: !distiller.reads_predictions(STUDENT),
     };
     let of_teacher = distiller.tap_names(TEACHER);
+    let to_the_end = distiller.reads_predictions(TEACHER);
     let device = weights[0].device();
     score(detector, &device, set, |images, batch| {
-        let teacher = match teacher {
-            Some(teacher) => teacher.taps(&images, &of_teacher),
-            None => Default::default(),
-        };
-        let student = detector.forward(weights, images, &request).taps;
-        let maps = distiller.maps(call, &student, &teacher, batch)?;
+        let taught = teacher.map(|t| t.forward(&images, &of_teacher, to_the_end));
+        let taught = taught.unwrap_or_default();
+        let student = detector.forward(weights, images, &request);
+        let mut sources =
+            Sources::new(batch, detector).predicted(STUDENT, detector, student.head.as_ref());
+        if let Some(teacher) = teacher {
+            sources = sources.predicted(TEACHER, teacher.detector(), taught.head.as_ref());
+        }
+        let maps = distiller.maps(call, &student.taps, &taught.taps, &sources)?;
         let maps: Vec<Tensor<4>> = maps.into_iter().map(|m| m.to_device(&device)).collect();
         Ok(detector.head(weights, &maps))
     })

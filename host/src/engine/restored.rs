@@ -1,7 +1,7 @@
 //! A run as one of its checkpoints has it: student, method and teacher, to be looked at. The run
 //! itself is not touched, and may be going on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +13,8 @@ use crate::distill::Distiller;
 use crate::distill::distiller::method_manifest;
 use crate::distill::step::TapValues;
 use crate::distill::taps::{STUDENT, TEACHER, matches, names, needs_teacher};
-use crate::model::{self, Detector, ForwardRequest};
+use crate::distill::targets::Sources;
+use crate::model::{self, Detector, Forward, ForwardRequest};
 use crate::plugin::{CallInfo, Library};
 
 use super::EngineError;
@@ -169,28 +170,39 @@ impl Restored {
             let distiller = self.distiller.as_ref().filter(|d| d.has_maps());
             distiller.map_or_else(Vec::new, |d| d.tap_names(role))
         };
+        let reads_predictions = |role: &str| {
+            let distiller = self.distiller.as_ref().filter(|d| d.has_maps());
+            distiller.is_some_and(|d| d.reads_predictions(role))
+        };
         let request = ForwardRequest {
             training: false,
             taps: union(taps, read(STUDENT)),
-            stop_at_taps: true,
+            stop_at_taps: !reads_predictions(STUDENT),
         };
-        let student = self
-            .detector
-            .forward(self.weights.tensors(), images.clone(), &request)
-            .taps;
-        let teacher = self.teacher.as_ref().map_or_else(BTreeMap::new, |teacher| {
-            let has = |name: &String| teacher.detector().taps().iter().any(|t| &t.name == name);
-            let common: Vec<String> = taps.iter().filter(|name| has(name)).cloned().collect();
-            teacher.taps(&images, &union(&common, read(TEACHER)))
-        });
+        let detector = self.detector.as_ref();
+        let student = detector.forward(self.weights.tensors(), images.clone(), &request);
+        let taught = self
+            .teacher
+            .as_ref()
+            .map_or_else(Forward::default, |teacher| {
+                let has = |name: &String| teacher.detector().taps().iter().any(|t| &t.name == name);
+                let common: Vec<String> = taps.iter().filter(|name| has(name)).cloned().collect();
+                let names = union(&common, read(TEACHER));
+                teacher.forward(&images, &names, reads_predictions(TEACHER))
+            });
+        let mut sources =
+            Sources::new(batch, detector).predicted(STUDENT, detector, student.head.as_ref());
+        if let Some(teacher) = &self.teacher {
+            sources = sources.predicted(TEACHER, teacher.detector(), taught.head.as_ref());
+        }
         let maps = match &mut self.distiller {
-            Some(distiller) => distiller.maps(&self.call, &student, &teacher, batch)?,
+            Some(distiller) => distiller.maps(&self.call, &student.taps, &taught.taps, &sources)?,
             None => Vec::new(),
         };
         Ok(Observed {
-            maps: self.detector.head_taps().into_iter().zip(maps).collect(),
-            student,
-            teacher,
+            maps: detector.head_taps().into_iter().zip(maps).collect(),
+            student: student.taps,
+            teacher: taught.taps,
         })
     }
 }

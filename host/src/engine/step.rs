@@ -10,6 +10,7 @@
 //! ```
 //! Nothing is applied before every loss and gradient of the step is known to be finite.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,8 +21,9 @@ use crate::data::Batch;
 use crate::distill::inject::inject;
 use crate::distill::schedule::{Phase, Schedule};
 use crate::distill::taps::{STUDENT, TEACHER};
+use crate::distill::targets::Sources;
 use crate::distill::{DistillStep, Distiller};
-use crate::model::{BatchStats, Detector, ForwardRequest, Part, ops};
+use crate::model::{BatchStats, Detector, Forward, ForwardRequest, Part, ops};
 use crate::plugin::CallInfo;
 
 mod judge;
@@ -137,6 +139,8 @@ struct Accumulated {
     metrics: Vec<(String, f64)>,
     batch_stats: Vec<Vec<BatchStats>>,
     times: StepTimes,
+    /// In checks alone.
+    tap_gradients: BTreeMap<String, f64>,
 }
 
 /// Gradients of one step with the names and values they were computed at; for the pre-flight.
@@ -147,6 +151,8 @@ pub struct Probe {
     pub student_gradients: Vec<Option<Vec<f32>>>,
     /// Gradient at each of the method's parameters, in the order of their names.
     pub method_gradients: Vec<Vec<f32>>,
+    /// Norm of the method's gradient at each student tap at which it gave one.
+    pub tap_gradients: BTreeMap<String, f64>,
     /// Seconds.
     pub times: StepTimes,
 }
@@ -210,6 +216,7 @@ impl Learner {
                 .map(|gradient| gradient.map(Values::into_vec))
                 .collect(),
             method_gradients: sum.method.into_iter().map(Values::into_vec).collect(),
+            tap_gradients: sum.tap_gradients,
             times: sum.times,
         })
     }
@@ -246,6 +253,7 @@ impl Learner {
             metrics: Vec::new(),
             batch_stats: Vec::new(),
             times: StepTimes::default(),
+            tap_gradients: BTreeMap::new(),
         };
         for batch in micro_batches {
             self.micro_batch(batch, call, phase, scale, &mut sum)?;
@@ -267,12 +275,13 @@ impl Learner {
 
         let on_host = self.weights.are_on_host();
         let clock = Instant::now();
-        let teacher_taps = match (&self.teacher, &self.distiller) {
+        let of_teacher = match (&self.teacher, &self.distiller) {
             (Some(teacher), Some(distiller)) => {
                 let names = distiller.tap_names(TEACHER);
-                on_pool(on_host, || teacher.taps(&images, &names))
+                let to_the_end = distiller.reads_predictions(TEACHER);
+                on_pool(on_host, || teacher.forward(&images, &names, to_the_end))
             }
-            _ => Default::default(),
+            _ => Forward::default(),
         };
         add(&mut sum.times.teacher, clock.elapsed());
 
@@ -310,15 +319,28 @@ impl Learner {
                 scale: scale * distiller.maps_weight() as f32,
                 step: call.step,
             };
-            let mut answer =
-                distiller.step(call, &forward.taps, &teacher_taps, &batch, scale, |maps| {
-                    judge.gradients(maps, sum)
-                })?;
+            let mut sources = Sources::new(&batch, self.detector.as_ref())
+                .assigned(&assignment)
+                .predicted(STUDENT, self.detector.as_ref(), forward.head.as_ref());
+            if let Some(teacher) = &self.teacher {
+                sources = sources.predicted(TEACHER, teacher.detector(), of_teacher.head.as_ref());
+            }
+            let mut answer = distiller.step(
+                call,
+                &forward.taps,
+                &of_teacher.taps,
+                &sources,
+                scale,
+                |maps| judge.gradients(maps, sum),
+            )?;
             add(&mut sum.times.method_forward, answer.forward);
             add(&mut sum.times.maps, answer.judging);
             add(&mut sum.times.method_backward, answer.backward);
             add(&mut sum.times.boundary, answer.boundary);
             take_answer(sum, distiller, &mut answer, scale);
+            if call.check {
+                sum.tap_gradients = norms(&answer.tap_gradients);
+            }
             // A method with maps has kept its losses off the taps by itself; what is left came through
             // the maps and belongs to a task loss.
             if phase.distill_gradient || distiller.has_maps() {
@@ -367,6 +389,15 @@ fn take_answer(sum: &mut Accumulated, distiller: &Distiller, answer: &mut Distil
             slot.add(gradient);
         }
     }
+}
+
+/// L2 norms by tap.
+fn norms(gradients: &[(String, Tensor<4>)]) -> BTreeMap<String, f64> {
+    let norm = |(name, gradient): &(String, Tensor<4>)| {
+        let square = gradient.clone().square().sum().into_scalar::<f32>();
+        (name.clone(), f64::from(square).sqrt())
+    };
+    gradients.iter().map(norm).collect()
 }
 
 /// Runs `f` on a thread of the kernels' pool: from outside, each of a pass's hundreds of parallel

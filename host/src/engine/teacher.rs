@@ -1,11 +1,10 @@
 //! The model to learn from: evaluation mode, no gradient, verified unchanged.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 
-use crate::model::{Detector, ForwardRequest};
+use crate::model::{Detector, Forward, ForwardRequest};
 
 use super::EngineError;
 use super::weights::ModelWeights;
@@ -50,21 +49,20 @@ impl Teacher {
         &self.hash
     }
 
-    /// Taps of `images` `[N, 3, H, W]`, which lie where its weights do, computed no deeper than they need. Empty `names` runs
-    /// nothing.
+    /// Taps `names` of `images` `[N, 3, H, W]`, which lie where its weights do, computed no deeper than
+    /// they need; and where `to_the_end`, what its head gives. Without either nothing runs.
     #[must_use]
-    pub fn taps(&self, images: &Tensor<4>, names: &[String]) -> BTreeMap<String, Tensor<4>> {
-        if names.is_empty() {
-            return BTreeMap::new();
+    pub fn forward(&self, images: &Tensor<4>, names: &[String], to_the_end: bool) -> Forward {
+        if names.is_empty() && !to_the_end {
+            return Forward::default();
         }
         let request = ForwardRequest {
             training: false,
             taps: names.to_vec(),
-            stop_at_taps: true,
+            stop_at_taps: !to_the_end,
         };
         self.detector
             .forward(self.weights.tensors(), images.clone(), &request)
-            .taps
     }
 
     /// Checks that nothing wrote to the weights or buffers since they were frozen.

@@ -18,8 +18,8 @@ use crate::boxes::BoxXyxy;
 use crate::config::{BoxLoss, ModelConfig};
 use crate::data::ImageTargets;
 use crate::detection::{
-    self, AnchorGenerator, Assignment, BoxCoder, Detections, HeadOutput, LossConfig,
-    PostprocessConfig,
+    self, AnchorGenerator, Assignment, BoxCoder, Detections, HeadOutput, LocationLosses,
+    LossConfig, PostprocessConfig,
 };
 
 inventory::submit! {
@@ -83,10 +83,6 @@ impl Fcos {
                 detections_per_image: config.detections_per_image,
             },
         })
-    }
-
-    fn locations_of(&self, input_size: [usize; 2]) -> Arc<Vec<BoxXyxy>> {
-        self.locations.anchors(input_size, &level_sizes(input_size))
     }
 }
 
@@ -165,10 +161,23 @@ impl Detector for Fcos {
         self.network.head(weights, pyramid)
     }
 
+    fn anchors(&self, input_size: [usize; 2]) -> Arc<Vec<BoxXyxy>> {
+        self.locations.anchors(input_size, &level_sizes(input_size))
+    }
+
+    fn decoded_boxes(&self, head: &HeadOutput, input_size: [usize; 2]) -> Vec<BoxXyxy> {
+        let locations = self.anchors(input_size);
+        detection::decoded_boxes(head, &locations, BOX_CODER, self.num_classes)
+    }
+
+    fn location_losses(&self, head: &HeadOutput, assignment: &Assignment) -> LocationLosses {
+        detection::location_losses(head, assignment, &self.loss)
+    }
+
     fn assign(&self, input_size: [usize; 2], targets: &[ImageTargets]) -> Assignment {
         let cells = level_sizes(input_size).map(|[height, width]| height * width);
         detection::assign_locations(
-            self.locations_of(input_size),
+            self.anchors(input_size),
             &cells,
             targets,
             self.center_sampling_radius,
@@ -185,7 +194,7 @@ impl Detector for Fcos {
         input_size: [usize; 2],
         sizes: &[[usize; 2]],
     ) -> Vec<Detections> {
-        let locations = self.locations_of(input_size);
+        let locations = self.anchors(input_size);
         detection::detect(head, &locations, sizes, &self.postprocess)
     }
 }

@@ -1,6 +1,8 @@
 //! RetinaNet (arXiv 1708.02002) on ResNet and FPN: torchvision's `retinanet_resnet50_fpn`, first
 //! version, with any of the backbones.
 
+use std::sync::Arc;
+
 use burn::tensor::Tensor;
 
 use super::head::{Head, Output, TowerBuilder, prior_logit};
@@ -9,11 +11,12 @@ use super::one_stage::{NUM_LEVELS, OneStage, SIZE_DIVISOR, level_sizes};
 use super::resnet::Variant;
 use super::validate::validate;
 use super::{Detector, DetectorEntry, Forward, ForwardRequest, ModelError, ParamSpec, TapSpec};
+use crate::boxes::BoxXyxy;
 use crate::config::ModelConfig;
 use crate::data::ImageTargets;
 use crate::detection::{
-    self, AnchorGenerator, Assignment, BoxCoder, Detections, HeadOutput, LossConfig,
-    PostprocessConfig,
+    self, AnchorGenerator, Assignment, BoxCoder, Detections, HeadOutput, LocationLosses,
+    LossConfig, PostprocessConfig,
 };
 
 inventory::submit! {
@@ -81,10 +84,6 @@ impl RetinaNet {
                 detections_per_image: config.detections_per_image,
             },
         })
-    }
-
-    fn anchors_of(&self, input_size: [usize; 2]) -> std::sync::Arc<Vec<[f32; 4]>> {
-        self.anchors.anchors(input_size, &level_sizes(input_size))
     }
 }
 
@@ -158,9 +157,22 @@ impl Detector for RetinaNet {
         self.network.head(weights, pyramid)
     }
 
+    fn anchors(&self, input_size: [usize; 2]) -> Arc<Vec<BoxXyxy>> {
+        self.anchors.anchors(input_size, &level_sizes(input_size))
+    }
+
+    fn decoded_boxes(&self, head: &HeadOutput, input_size: [usize; 2]) -> Vec<BoxXyxy> {
+        let anchors = self.anchors(input_size);
+        detection::decoded_boxes(head, &anchors, BOX_CODER, self.num_classes)
+    }
+
+    fn location_losses(&self, head: &HeadOutput, assignment: &Assignment) -> LocationLosses {
+        detection::location_losses(head, assignment, &self.loss)
+    }
+
     fn assign(&self, input_size: [usize; 2], targets: &[ImageTargets]) -> Assignment {
         detection::assign(
-            self.anchors_of(input_size),
+            self.anchors(input_size),
             targets,
             self.fg_iou_threshold,
             self.bg_iou_threshold,
@@ -177,7 +189,7 @@ impl Detector for RetinaNet {
         input_size: [usize; 2],
         sizes: &[[usize; 2]],
     ) -> Vec<Detections> {
-        let anchors = self.anchors_of(input_size);
+        let anchors = self.anchors(input_size);
         detection::detect(head, &anchors, sizes, &self.postprocess)
     }
 }

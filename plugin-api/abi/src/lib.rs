@@ -20,7 +20,8 @@
 //! * Outputs are allocated by the host from the plan, never alias inputs or each other, and every
 //!   element of a wanted output is written by the plugin (added to, if [`KD_T_ACCUMULATE`]).
 //! * `plan` is a pure function of the configuration and the taps. A tap that it marks unused
-//!   (`tap_use` with 0) crosses without elements: batch, height and width are 0.
+//!   (`tap_use` with 0) crosses without elements: batch, height and width are 0. So does a target
+//!   (`target_use` with 0): one extent, which is 0.
 //! * `*saved` may be null. It is released exactly once if forward returned [`KD_OK`] with a
 //!   non-null value, also when backward failed or never ran; several may be outstanding.
 //! * First order only: there is no second backward.

@@ -267,6 +267,10 @@ pub struct KdPlanSink {
     /// Declares phases and stages as JSON; at most once. The schema is documented in
     /// `plugin-api/README.md`.
     pub schedule: Option<unsafe extern "C" fn(sink: *mut c_void, schedule_json: KdStr) -> KdStatus>,
+    /// Narrows what the method does with a target of its manifest (its index): `KD_USE_VALUE`, or 0 for
+    /// unread, which crosses without elements and is not computed.
+    pub target_use:
+        Option<unsafe extern "C" fn(sink: *mut c_void, target: u32, use_bits: u32) -> KdStatus>,
 }
 
 impl KdStr {
@@ -381,5 +385,5 @@ macro_rules! assert_layout {
 }
 assert_layout!(
     KdStr: 16, KdDType: 4, KdDevice: 8, KdDlTensor: 48, KdTensor: 64, KdCall: 104, KdSpec: 48,
-    KdTap: 56, KdForward: 80, KdBackward: 72, KdPlanSink: 64,
+    KdTap: 56, KdForward: 80, KdBackward: 72, KdPlanSink: 72,
 );

@@ -6,8 +6,10 @@ mod conv;
 #[cfg(feature = "cpu")]
 mod conv_cpu;
 mod conv_op;
+mod dense_head;
 #[cfg(feature = "cpu")]
 mod direct;
+mod divergence;
 #[cfg(feature = "cpu")]
 pub(crate) mod flex;
 #[cfg(feature = "cpu")]
@@ -25,10 +27,12 @@ mod trace;
 pub use adapter::BurnLevel;
 pub use connector::{Connector, Connectors};
 pub use conv::{Conv2d, torch_default};
+pub use dense_head::DenseHead;
 #[cfg(all(feature = "cpu", feature = "testkit"))]
 pub(crate) use direct::generator;
 #[cfg(feature = "cpu")]
 pub use direct::live_views;
+pub use divergence::{Divergence, Surprise};
 pub use inputs::{Inputs, Pair};
 pub use levels::Levels;
 pub use noise::Noise;
@@ -42,7 +46,7 @@ use crate::MethodError;
 use crate::config::MethodConfig;
 use crate::raw::{MapSpec, RawPlan};
 use crate::schedule::Schedule;
-use crate::tap::{TapPattern, Taps};
+use crate::tap::{TapInfo, TapPattern, Taps};
 
 /// A distillation method over Burn tensors.
 ///
@@ -82,7 +86,8 @@ pub trait DistillMethod: Sized + Send + 'static {
     const DOC: &'static str;
     /// What the host must show.
     const TAPS: &'static [TapPattern];
-    /// Named targets: `gt_boxes_xyxy`, `gt_labels`, `gt_batch`.
+    /// Named targets: `gt_boxes_xyxy`, `assign.labels`, `teacher.task_loss`, … (the table in
+    /// `plugin-api/README.md`).
     const TARGETS: &'static [&'static str] = &[];
     /// Every loss that a plan may declare.
     const LOSSES: &'static [&'static str];
@@ -121,6 +126,10 @@ pub struct Plan<M> {
     pub(crate) losses: Vec<(String, f64)>,
     pub(crate) maps: Vec<MapSpec>,
     pub(crate) schedule: Option<Schedule>,
+    /// By index; none: all that are bound.
+    pub(crate) unused_taps: Vec<usize>,
+    /// None: all of the manifest.
+    pub(crate) read_targets: Option<Vec<String>>,
 }
 
 impl<M: Module> Plan<M> {
@@ -132,6 +141,8 @@ impl<M: Module> Plan<M> {
             losses: Vec::new(),
             maps: Vec::new(),
             schedule: None,
+            unused_taps: Vec::new(),
+            read_targets: None,
         }
     }
 
@@ -153,16 +164,59 @@ impl<M: Module> Plan<M> {
         self
     }
 
-    /// As the raw level declares it.
-    pub(crate) fn to_raw(&self, layout: &state::Layout) -> RawPlan {
-        RawPlan {
+    /// Narrows the bound taps to those that `uses` holds for: the host computes no others for this
+    /// method. `forward` gets what is not used as `[0, C, 0, 0]`.
+    #[must_use]
+    pub fn uses_taps(mut self, taps: &Taps, uses: impl Fn(&TapInfo) -> bool) -> Self {
+        let unused = taps.iter().filter(|tap| !uses(tap));
+        self.unused_taps = unused.map(|tap| tap.index).collect();
+        self
+    }
+
+    /// Narrows [`DistillMethod::TARGETS`] to what this configuration reads: the host makes no others.
+    #[must_use]
+    pub fn reads_targets(mut self, names: &[&str]) -> Self {
+        self.read_targets = Some(names.iter().map(|&name| name.to_owned()).collect());
+        self
+    }
+
+    pub(crate) fn uses_tap(&self, index: usize) -> bool {
+        !self.unused_taps.contains(&index)
+    }
+
+    /// Of the manifest's `names`, the indices of those that are not read.
+    ///
+    /// # Errors
+    /// If the plan reads one that the manifest does not list.
+    pub(crate) fn unread_targets(&self, names: &[&str]) -> Result<Vec<usize>, MethodError> {
+        let Some(read) = &self.read_targets else {
+            return Ok(Vec::new());
+        };
+        if let Some(name) = read.iter().find(|name| !names.contains(&name.as_str())) {
+            return Err(MethodError::internal(format!(
+                "the plan reads target `{name}`, which is not in TARGETS {names:?}"
+            )));
+        }
+        let is_unread = |(_, name): &(usize, &&str)| !read.iter().any(|read| read == **name);
+        let unread = names.iter().enumerate().filter(is_unread);
+        Ok(unread.map(|(index, _)| index).collect())
+    }
+
+    /// As the raw level declares it; `targets` are the manifest's.
+    pub(crate) fn to_raw(
+        &self,
+        layout: &state::Layout,
+        targets: &[&str],
+    ) -> Result<RawPlan, MethodError> {
+        Ok(RawPlan {
             params: layout.params.clone(),
             buffers: layout.buffers.clone(),
             losses: self.losses.clone(),
             maps: self.maps.clone(),
-            tap_uses: Vec::new(),
+            tap_uses: self.unused_taps.iter().map(|&index| (index, 0)).collect(),
+            unread_targets: self.unread_targets(targets)?,
             schedule: self.schedule.clone(),
-        }
+        })
     }
 
     /// Asks for phases and stages.

@@ -66,6 +66,12 @@ pub(crate) unsafe fn declare(
         let status = unsafe { declare(sink.sink, tap as u32, bits) };
         accepted(status, "use of tap", &tap.to_string(), 0, 0)?;
     }
+    for &target in &plan.unread_targets {
+        let declare = sink.target_use.ok_or_else(|| missing("target_use"))?;
+        // SAFETY: as above.
+        let status = unsafe { declare(sink.sink, target as u32, 0) };
+        accepted(status, "use of target", &target.to_string(), 0, 0)?;
+    }
     if let Some(schedule) = &plan.schedule {
         let declare = sink.schedule.ok_or_else(|| missing("schedule"))?;
         let text = serde_json::to_string(schedule)?;

@@ -156,6 +156,9 @@ pub struct RawPlan {
     pub maps: Vec<MapSpec>,
     /// Taps that are used less than their pattern asked: index and `KD_USE_*` bits.
     pub tap_uses: Vec<(usize, u32)>,
+    /// Indices of the targets of the manifest that this configuration does not read: the host does
+    /// not make them, and they cross without elements.
+    pub unread_targets: Vec<usize>,
     /// Phases and stages; `None`: one stage, everything learns.
     pub schedule: Option<Schedule>,
 }

@@ -3,7 +3,8 @@
 use burn::tensor::{Tensor, TensorData, activation};
 
 use super::boxes::{Foreground, connected_zero};
-use crate::detection::box_coder::BoxCoder;
+use crate::boxes::BoxXyxy;
+use crate::detection::BoxCoder;
 use crate::detection::known_gradient::with_known_gradient;
 use crate::maps::Maps;
 
@@ -30,9 +31,19 @@ pub(super) fn centerness_loss(centerness: &Maps, foreground: &Foreground) -> Ten
     with_known_gradient(logits, value, gradient)
 }
 
+/// Cross-entropy of one location's `logit`, as [`centerness_loss`] without weight.
+pub(in crate::detection) fn centerness_of_location(
+    logit: f32,
+    object: BoxXyxy,
+    location: BoxXyxy,
+) -> f32 {
+    let softplus = logit.max(0.0) + (-logit.abs()).exp().ln_1p();
+    softplus - target(object, location) * logit
+}
+
 /// `√(min(l, r) / max(l, r) · min(t, b) / max(t, b))` of the distances from the centre of a location's
 /// square to the sides of its object: 1 in the middle, 0 at a side.
-pub(super) fn target(object: [f32; 4], location: [f32; 4]) -> f32 {
+pub(super) fn target(object: BoxXyxy, location: BoxXyxy) -> f32 {
     let [left, top, right, bottom] = BoxCoder::EdgeDistances.encode(object, location);
     let evenness = |a: f32, b: f32| a.min(b) / a.max(b);
     (evenness(left, right) * evenness(top, bottom)).sqrt()

@@ -43,15 +43,6 @@ pub(super) fn target_classes(assignment: &Assignment, levels: &[Level]) -> Vec<i
     classes
 }
 
-/// Foreground and background weights.
-fn alphas(config: &LossConfig) -> (f32, f32) {
-    if config.focal_alpha < 0.0 {
-        (1.0, 1.0)
-    } else {
-        (config.focal_alpha, 1.0 - config.focal_alpha)
-    }
-}
-
 /// Loss `[1]` and its gradient, as the logits; both plain, in one pass on the CPU.
 pub(super) fn fused(
     logits: &Tensor<2>,
@@ -60,7 +51,7 @@ pub(super) fn fused(
     weights: &[f32],
     config: &LossConfig,
 ) -> (Tensor<1>, Tensor<2>) {
-    let (foreground, background) = alphas(config);
+    let (foreground, background) = config.alphas();
     let focal = Focal {
         num_classes: config.num_classes,
         foreground,
@@ -110,7 +101,7 @@ pub(super) fn composed(
         .expand(full)
         .equal(numbers.expand(full))
         .float();
-    let (foreground, background) = alphas(config);
+    let (foreground, background) = config.alphas();
     let ignored = target.equal_elem(IGNORED).expand(full);
     let alpha = (is_foreground.clone() * (foreground - background) + background)
         .mul(weight)

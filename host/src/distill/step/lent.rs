@@ -1,10 +1,10 @@
 //! The plugin computes: taps, targets and parameters are lent to it as memory.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::data::Batch;
 use crate::plugin::{ArrayMut, CallInfo, TensorArg};
 use crate::state::Array;
 use crate::values::Values;
@@ -13,20 +13,25 @@ use super::{DistillStep, TapValues, array_mut, array_muts, by_slot, in_head_orde
 use crate::distill::DistillError;
 use crate::distill::distiller::Distiller;
 use crate::distill::tap_view::TapView;
-use crate::distill::targets::{Target, TargetValues};
+use crate::distill::targets::{Sources, Target, TargetValues};
 
 /// What crosses for one micro-batch; owns or holds all memory that is lent.
 struct Lent {
     views: Vec<Option<TapView>>,
     /// Shapes of taps that the plan does not use: they cross without elements.
     absent: Vec<[usize; 4]>,
-    targets: Vec<Target>,
+    targets: Vec<Rc<Target>>,
 }
 
 impl Lent {
     /// # Panics
     /// If a used tap is missing: a bug of the engine.
-    fn new(distiller: &Distiller, student: &TapValues, teacher: &TapValues, batch: &Batch) -> Self {
+    fn new(
+        distiller: &Distiller,
+        student: &TapValues,
+        teacher: &TapValues,
+        sources: &Sources<'_>,
+    ) -> Self {
         Lent {
             views: distiller.used_taps(student, teacher, TapView::new),
             absent: distiller
@@ -34,7 +39,7 @@ impl Lent {
                 .iter()
                 .map(|b| [0, b.channels, 0, 0])
                 .collect(),
-            targets: distiller.targets(batch),
+            targets: distiller.targets(sources),
         }
     }
 
@@ -50,7 +55,7 @@ impl Lent {
     }
 
     fn targets(&self) -> Vec<TensorArg<'_>> {
-        self.targets.iter().map(target_arg).collect()
+        self.targets.iter().map(|t| target_arg(t)).collect()
     }
 
     /// Zeros for each of the method's maps.
@@ -70,12 +75,12 @@ impl Distiller {
         call: &CallInfo,
         student: &TapValues,
         teacher: &TapValues,
-        batch: &Batch,
+        sources: &Sources<'_>,
         scale: f32,
         judge: impl FnOnce(Vec<Tensor<4>>) -> Result<Vec<Tensor<4>>, E>,
     ) -> Result<DistillStep, E> {
         let started = Instant::now();
-        let lent = Lent::new(self, student, teacher, batch);
+        let lent = Lent::new(self, student, teacher, sources);
         let (tap_args, target_args) = (lent.taps(), lent.targets());
         let mut losses = vec![0.0f32; self.plan.losses.len()];
         let mut maps = lent.maps(self);
@@ -192,9 +197,9 @@ impl Distiller {
         call: &CallInfo,
         student: &TapValues,
         teacher: &TapValues,
-        batch: &Batch,
+        sources: &Sources<'_>,
     ) -> Result<Vec<Tensor<4>>, DistillError> {
-        let lent = Lent::new(self, student, teacher, batch);
+        let lent = Lent::new(self, student, teacher, sources);
         let mut losses = vec![0.0f32; self.plan.losses.len()];
         let mut maps = lent.maps(self);
         let mut buffers = self.buffers.clone();

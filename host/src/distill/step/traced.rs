@@ -1,11 +1,11 @@
 //! This host computes, from the program that the plugin gave.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kd_graph::{Place, Slot};
 
-use crate::data::Batch;
 use crate::graph::compiled::{Input, Value};
 use crate::kernels::is_on_host;
 use crate::plugin::{CallInfo, Method, Plan, ProgramKind, TapBinding, TensorSpec};
@@ -18,26 +18,31 @@ use crate::distill::distiller::Distiller;
 use crate::distill::execution::Executor;
 use crate::distill::programs::{self, Key, Programs, Taken};
 use crate::distill::tap_view::TapView;
-use crate::distill::targets::{Target, TargetValues};
+use crate::distill::targets::{Sources, Target, TargetValues};
 
 /// What a program reads of one micro-batch, on its device.
 struct Bound {
     /// None where the plan does not use the tap.
     taps: Vec<Option<Tensor<4>>>,
-    targets: Vec<Target>,
+    targets: Vec<Rc<Target>>,
     device: Device,
 }
 
 impl Bound {
     /// # Panics
     /// If a used tap is missing: a bug of the engine.
-    fn new(distiller: &Distiller, student: &TapValues, teacher: &TapValues, batch: &Batch) -> Self {
+    fn new(
+        distiller: &Distiller,
+        student: &TapValues,
+        teacher: &TapValues,
+        sources: &Sources<'_>,
+    ) -> Self {
         let device = distiller.programs.device().clone();
         // Taps lie there already, but for a look at a run from another device.
         let bring = |tap: &Tensor<4>| tap.clone().without_autodiff().to_device(&device);
         Bound {
             taps: distiller.used_taps(student, teacher, bring),
-            targets: distiller.targets(batch),
+            targets: distiller.targets(sources),
             device,
         }
     }
@@ -47,7 +52,7 @@ impl Bound {
             Some(tap) => tap.dims().to_vec(),
             None => vec![0, binding.channels, 0, 0],
         };
-        let target = |target: &Target| {
+        let target = |target: &Rc<Target>| {
             let is_int = matches!(target.values, TargetValues::I64(_));
             (target.shape.clone(), is_int)
         };
@@ -88,7 +93,7 @@ impl Bound {
     }
 
     fn target(&self, index: usize) -> Input {
-        let Target { shape, values } = &self.targets[index];
+        let Target { shape, values } = self.targets[index].as_ref();
         match values {
             TargetValues::F32(values) => floats(values.clone(), shape, &self.device),
             TargetValues::I64(values) => {
@@ -146,16 +151,16 @@ impl Distiller {
         call: &CallInfo,
         student: &TapValues,
         teacher: &TapValues,
-        batch: &Batch,
+        sources: &Sources<'_>,
         scale: f32,
         judge: impl FnOnce(Vec<Tensor<4>>) -> Result<Vec<Tensor<4>>, E>,
     ) -> Result<DistillStep, E> {
         let started = Instant::now();
-        let bound = Bound::new(self, student, teacher, batch);
+        let bound = Bound::new(self, student, teacher, sources);
         let key = bound.key(self, ProgramKind::Training, call);
         let clock = Instant::now();
         let Some(mut taken) = self.ready(call, &key)? else {
-            return self.step_by_plugin(call, student, teacher, batch, scale, judge);
+            return self.step_by_plugin(call, student, teacher, sources, scale, judge);
         };
         let params = LentParams::new(&mut self.params, &self.params_on_device, &bound.device);
         let state = (&params, self.buffers.as_slice());
@@ -253,12 +258,12 @@ impl Distiller {
         call: &CallInfo,
         student: &TapValues,
         teacher: &TapValues,
-        batch: &Batch,
+        sources: &Sources<'_>,
     ) -> Result<Vec<Tensor<4>>, DistillError> {
-        let bound = Bound::new(self, student, teacher, batch);
+        let bound = Bound::new(self, student, teacher, sources);
         let key = bound.key(self, ProgramKind::Forward, call);
         let Some(mut taken) = self.ready(call, &key)? else {
-            return self.maps_by_plugin(call, student, teacher, batch);
+            return self.maps_by_plugin(call, student, teacher, sources);
         };
         let params = LentParams::new(&mut self.params, &self.params_on_device, &bound.device);
         let state = (&params, self.buffers.as_slice());

@@ -260,6 +260,7 @@ fn judge_and_evaluate(mut config: Config, losses: usize) {
                 metrics: Vec::new(),
                 batch_stats: Vec::new(),
                 times: StepTimes::default(),
+                tap_gradients: BTreeMap::new(),
             };
             let maps = [16, 8, 4, 2, 1].map(|side| {
                 let values = (0..4 * 16 * side * side).map(|i| (i as f32 * 0.7).sin());

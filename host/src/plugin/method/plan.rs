@@ -38,6 +38,8 @@ pub struct Plan {
     pub maps: Vec<MapSpec>,
     /// `KD_USE_*` bits for each tap; 0 where it is not used.
     pub tap_use: Vec<u32>,
+    /// For each target of the manifest, whether it is read.
+    pub target_use: Vec<bool>,
     /// Phases and stages as the method wrote them; a JSON object.
     pub schedule_json: Option<String>,
 }

@@ -74,7 +74,7 @@ impl<M: DistillMethod> RawMethod for BurnLevel<M> {
         #[cfg(feature = "cpu")]
         {
             let direct = self.direct.insert(Direct::plan(&self.config, taps)?);
-            Ok(direct.raw_plan())
+            direct.raw_plan()
         }
         #[cfg(not(feature = "cpu"))]
         trace::plan::<M>(&self.config, taps)

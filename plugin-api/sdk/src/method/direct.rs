@@ -77,8 +77,8 @@ impl<M: DistillMethod> Direct<M> {
         })
     }
 
-    pub(super) fn raw_plan(&self) -> RawPlan {
-        self.plan.to_raw(&self.layout)
+    pub(super) fn raw_plan(&self) -> Result<RawPlan, MethodError> {
+        self.plan.to_raw(&self.layout, M::TARGETS)
     }
 
     pub(super) fn init_state(
@@ -127,10 +127,12 @@ impl<M: DistillMethod> Direct<M> {
             views: &args.targets,
             loan: &loan,
         };
+        let unread = self.plan.unread_targets(M::TARGETS)?;
         let inputs = Inputs {
             taps: &self.taps,
             tensors: &tensors,
             names: M::TARGETS,
+            unread: &unread,
             targets: Targets::Lent(targets),
             call: call.info(),
             depends_on_call: std::cell::Cell::new(false),

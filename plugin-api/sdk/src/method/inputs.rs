@@ -21,6 +21,8 @@ pub struct Inputs<'a> {
     pub(super) taps: &'a Taps,
     pub(super) tensors: &'a [Tensor<4>],
     pub(super) names: &'static [&'static str],
+    /// Indices of targets that the plan does not read.
+    pub(super) unread: &'a [usize],
     pub(super) targets: Targets<'a>,
     pub(super) call: CallInfo,
     /// Set once the method looked at what changes from call to call: a program then serves one call.
@@ -146,15 +148,17 @@ impl Inputs<'_> {
     }
 
     fn target_slot(&self, name: &str) -> Result<usize, MethodError> {
-        self.names
-            .iter()
-            .position(|known| *known == name)
-            .ok_or_else(|| {
-                MethodError::internal(format!(
-                    "target `{name}` is not in TARGETS {:?}",
-                    self.names
-                ))
-            })
+        let slot = self.names.iter().position(|known| *known == name);
+        match slot {
+            Some(slot) if self.unread.contains(&slot) => Err(MethodError::internal(format!(
+                "target `{name}` is read, but not among the plan's `reads_targets`"
+            ))),
+            Some(slot) => Ok(slot),
+            None => Err(MethodError::internal(format!(
+                "target `{name}` is not in TARGETS {:?}",
+                self.names
+            ))),
+        }
     }
 
     /// Position in the schedule. A method that looks at it is traced anew for every call.

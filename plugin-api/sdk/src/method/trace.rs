@@ -38,7 +38,7 @@ pub(super) fn plan<M: DistillMethod>(
 ) -> Result<RawPlan, MethodError> {
     record::discard(|device| {
         let (plan, layout) = planned::<M>(config, taps, device)?;
-        Ok(plan.to_raw(&layout))
+        plan.to_raw(&layout, M::TARGETS)
     })
 }
 
@@ -100,7 +100,7 @@ fn step<M: DistillMethod>(
     for (index, (tap, extents)) in taps.iter().zip(&args.taps).enumerate() {
         let slot = Slot::Tap(index as u32);
         let shape = rank(extents, || format!("tap `{}`", tap.name))?;
-        let tensor: Tensor<4> = if tap.wants_grad() {
+        let tensor: Tensor<4> = if tap.wants_grad() && plan.uses_tap(index) {
             let (tensor, leaf) = recorder.leaf(slot, shape);
             leaves.push((Place::DTap(index as u32), leaf));
             tensor
@@ -114,11 +114,13 @@ fn step<M: DistillMethod>(
     leaves.append(&mut source.into_leaves());
 
     let plain = device.clone().without_autodiff();
+    let unread = plan.unread_targets(M::TARGETS)?;
     let traced = TracedTargets::new(recorder, &args.targets);
     let inputs = Inputs {
         taps,
         tensors: &tensors,
         names: M::TARGETS,
+        unread: &unread,
         targets: Targets::Traced(traced),
         call: call.info(),
         depends_on_call: std::cell::Cell::new(false),

@@ -57,6 +57,7 @@ pub struct Bench {
     pub(super) params: Vec<Owned>,
     pub(super) buffers: Vec<Owned>,
     pub(super) targets: Vec<Target>,
+    target_names: &'static [&'static str],
 }
 
 impl Bench {
@@ -100,6 +101,7 @@ impl Bench {
             params: Vec::new(),
             buffers: Vec::new(),
             targets: Vec::new(),
+            target_names: R::TARGETS,
         };
         let text = config.to_string();
         let call = bench.call();
@@ -246,6 +248,36 @@ impl Bench {
     /// Adds an integer target, in the order of the method's `TARGETS`.
     pub fn push_target_ints(&mut self, shape: &[i64], values: Vec<i64>) {
         self.targets.push(Target::Ints(Ints::new(shape, values)));
+    }
+
+    /// Sets the float target `name`; those before it that are not set yet are empty.
+    ///
+    /// # Panics
+    /// If the method has none of this name; the message lists them.
+    pub fn set_target(&mut self, name: &str, shape: &[i64], values: Vec<f32>) {
+        let extent: i64 = shape.iter().product();
+        assert_eq!(values.len() as i64, extent, "values for shape {shape:?}");
+        *self.target_slot(name) = Target::Floats(Owned::new(name, shape, values));
+    }
+
+    /// As [`Self::set_target`], for integers.
+    ///
+    /// # Panics
+    /// If the method has none of this name; the message lists them.
+    pub fn set_target_ints(&mut self, name: &str, shape: &[i64], values: Vec<i64>) {
+        let extent: i64 = shape.iter().product();
+        assert_eq!(values.len() as i64, extent, "values for shape {shape:?}");
+        *self.target_slot(name) = Target::Ints(Ints::new(shape, values));
+    }
+
+    fn target_slot(&mut self, name: &str) -> &mut Target {
+        let names = self.target_names;
+        let slot = (names.iter().position(|known| *known == name))
+            .unwrap_or_else(|| panic!("no target `{name}` in {names:?}"));
+        let empty = |name: &&str| Target::Floats(Owned::new(name, &[0], Vec::new()));
+        let set = self.targets.len();
+        self.targets.extend(names[set..].iter().map(empty));
+        &mut self.targets[slot]
     }
 
     /// Forgets all targets.

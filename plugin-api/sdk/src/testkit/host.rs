@@ -41,6 +41,7 @@ pub(crate) struct Declared {
     pub(crate) losses: Vec<(String, f64)>,
     pub(crate) maps: Vec<(String, Vec<i64>, u32)>,
     pub(crate) tap_uses: Vec<(u32, u32)>,
+    pub(crate) target_uses: Vec<(u32, u32)>,
     pub(crate) schedule: Option<String>,
 }
 
@@ -88,6 +89,7 @@ pub(crate) fn sink(declared: *mut Declared) -> KdPlanSink {
         map: Some(map),
         tap_use: Some(tap_use),
         schedule: Some(schedule),
+        target_use: Some(target_use),
     }
 }
 
@@ -214,6 +216,11 @@ unsafe extern "C" fn map(
 
 unsafe extern "C" fn tap_use(sink: *mut c_void, tap: u32, bits: u32) -> KdStatus {
     declared(sink).tap_uses.push((tap, bits));
+    KD_OK
+}
+
+unsafe extern "C" fn target_use(sink: *mut c_void, target: u32, bits: u32) -> KdStatus {
+    declared(sink).target_uses.push((target, bits));
     KD_OK
 }
 

@@ -42,10 +42,11 @@ pub(super) struct Refusal {
 }
 
 impl<'a> Sink<'a> {
-    /// Nothing declared: every tap used as its pattern asked.
+    /// Nothing declared: every tap used as its pattern asked, every target read.
     pub(super) fn new(taps: &'a [TapBinding], manifest: &'a MethodManifest) -> Self {
         let plan = Plan {
             tap_use: taps.iter().map(use_bits).collect(),
+            target_use: vec![true; manifest.targets.len()],
             ..Plan::default()
         };
         Sink {
@@ -70,6 +71,7 @@ impl<'a> Sink<'a> {
             map: Some(declare_map),
             tap_use: Some(declare_tap_use),
             schedule: Some(declare_schedule),
+            target_use: Some(declare_target_use),
         }
     }
 
@@ -214,6 +216,25 @@ unsafe extern "C" fn declare_tap_use(sink: *mut c_void, tap: u32, bits: u32) -> 
             return refuse("the manifest asks for no gradient of it");
         }
         plan.tap_use[index] = bits;
+        Ok(())
+    })
+}
+
+unsafe extern "C" fn declare_target_use(sink: *mut c_void, target: u32, bits: u32) -> KdStatus {
+    with_sink(sink, |sink, plan| {
+        let names = &sink.manifest.targets;
+        let refuse = |subject: String, problem: String| {
+            Err(Refusal::new(subject, problem, KD_E_INVALID_ARG))
+        };
+        let Some(name) = names.get(target as usize) else {
+            let problem = format!("the manifest lists {} targets", names.len());
+            return refuse(format!("use of target {target}"), problem);
+        };
+        if bits & !KD_USE_VALUE != 0 {
+            let problem = "targets are read, no more: KD_USE_VALUE or 0".to_owned();
+            return refuse(format!("use of target `{name}`"), problem);
+        }
+        plan.target_use[target as usize] = bits != 0;
         Ok(())
     })
 }
