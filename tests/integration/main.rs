@@ -9,6 +9,7 @@ mod bench;
 mod cli;
 mod device;
 mod maps_and_phases;
+mod matrix;
 mod plugin_calls;
 mod plugin_faults;
 mod plugin_loading;
