@@ -21,7 +21,7 @@ use kd_plugin::burn::tensor::{Device, Tensor};
 use kd_plugin::burn::{self};
 use kd_plugin::{
     Connector, DenseHead, DistillMethod, Divergence, Inputs, Levels, MethodError, Outputs, Plan,
-    Surprise, TapPattern, Taps,
+    Surprise, TapInfo, TapPattern, Taps,
 };
 
 use crate::gate::Gate;
@@ -94,7 +94,18 @@ impl DistillMethod for FgBg {
             }
             _ => Levels::none(),
         };
-        let mut plan = Plan::new(Parts { connector });
+        let place = config.vectors.place();
+        let place = place.filter(|_| config.reads_vectors(taps, &head));
+        let is_read = |tap: &TapInfo| {
+            let Some((of, level)) = tap.name.rsplit_once('.') else {
+                return false;
+            };
+            let is_place = of == "head.cls_logits" || Some(of) == place;
+            is_place && head.levels().iter().any(|known| known == level)
+        };
+        let mut plan = Plan::new(Parts { connector })
+            .uses_taps(taps, is_read)
+            .reads_targets(&config.targets());
         if config.fg_loss != FgLoss::Off {
             plan = plan.loss("loss_fg", config.loss_weight_fg);
         }

@@ -219,6 +219,25 @@ impl Config {
             }
     }
 
+    /// The targets that these options read.
+    #[must_use]
+    pub fn targets(&self) -> Vec<&'static str> {
+        let mut targets = match self.foreground {
+            Foreground::Assigned => vec!["assign.labels"],
+            Foreground::Boxes => vec!["points_xy", "gt_boxes_xyxy", "gt_labels", "gt_batch"],
+        };
+        if self.looks_at_boxes() {
+            targets.extend(["student.boxes_xyxy", "teacher.boxes_xyxy"]);
+            if self.foreground == Foreground::Assigned {
+                targets.extend(["assign.gt_index", "gt_boxes_xyxy"]);
+            }
+        }
+        if self.better_by == BetterBy::TaskLoss {
+            targets.extend(["student.task_loss", "teacher.task_loss"]);
+        }
+        targets
+    }
+
     /// Whether a loss compares directions.
     fn compares_directions(&self) -> bool {
         self.fg_loss == FgLoss::Cosine || self.bg_loss == BgLoss::Cosine
