@@ -7,6 +7,7 @@
 mod abi_layout;
 mod bench;
 mod cli;
+mod detectors;
 mod device;
 mod maps_and_phases;
 mod matrix;
