@@ -181,10 +181,10 @@ fn another_schema_is_refused() {
     let store = store(&folder);
     let path = store.save(&snapshot(20)).unwrap().join(PROGRESS_FILE);
     let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, text.replace("\"schema\": 1", "\"schema\": 2")).unwrap();
+    fs::write(&path, text.replace("\"schema\": 2", "\"schema\": 1")).unwrap();
     let error = store.latest().unwrap_err();
     assert!(
-        matches!(error, CheckpointError::Schema { got: 2, .. }),
+        matches!(error, CheckpointError::Schema { got: 1, .. }),
         "{error}"
     );
 }

@@ -97,7 +97,7 @@ fn entries_are_checked_where_they_stand() {
         ),
         (
             "distill.methods.first.weight=-1",
-            "expected a number of at least 0, got the integer `-1`",
+            "expected a number of at least 0.0, got the integer `-1`",
         ),
         ("distill.methods.third.weight=1", "an entry needs a plugin"),
         ("distill.methods.\"a b\".plugin=x", "the label \"a b\""),
@@ -198,7 +198,7 @@ end = { epochs = 1 }
 
     for (value, needle) in [
         ("{ kind = \"until\" }", "`distill.loss_schedules.a.end`"),
-        ("{ kind = \"line\" }", "did you mean `linear`?"),
+        ("{ kind = \"liner\" }", "did you mean `linear`?"),
         (
             "{ from = 0.5 }",
             "`distill.loss_schedules.a.kind` is missing",
