@@ -222,7 +222,7 @@ pub struct VocConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// `retinanet`.
+    /// `retinanet` (arXiv 1708.02002) or `fcos` (arXiv 2006.09214), as torchvision has them.
     pub detector: String,
     /// `resnet18`, `resnet34`, `resnet50`, `resnet101`, or `tiny` (see `tiny_width`, `tiny_blocks`).
     #[schemars(extend("enum" = ["resnet18", "resnet34", "resnet50", "resnet101", "tiny"]))]
@@ -244,16 +244,16 @@ pub struct ModelConfig {
     pub trainable_layers: usize,
     /// Normalisation of the backbone: `batch` or `frozen_batch`.
     pub norm: NormKind,
-    /// Anchor sides of the finest level in pixels; each next level doubles them.
+    /// RetinaNet's: anchor sides of the finest level in pixels; each next level doubles them.
     #[schemars(range(min = 1))]
     pub anchor_base_size: usize,
-    /// Anchor scales per level (octaves), multiplied by the base size.
+    /// RetinaNet's: anchor scales per level (octaves), multiplied by the base size.
     #[schemars(length(min = 1), extend("items" = {"type": "number", "exclusiveMinimum": 0}))]
     pub anchor_scales: Vec<f32>,
-    /// Height / width of anchors.
+    /// RetinaNet's: height / width of anchors.
     #[schemars(length(min = 1), extend("items" = {"type": "number", "exclusiveMinimum": 0}))]
     pub anchor_ratios: Vec<f32>,
-    /// `l1` or `giou`.
+    /// RetinaNet's: `l1` or `giou`. FCOS has GIoU.
     pub box_loss: BoxLoss,
     /// Weight of the box loss.
     #[schemars(range(min = 0.0))]
@@ -264,13 +264,13 @@ pub struct ModelConfig {
     /// Focusing of the focal loss.
     #[schemars(range(min = 0.0))]
     pub focal_gamma: f32,
-    /// IoU from which an anchor is foreground.
+    /// RetinaNet's: IoU from which an anchor is foreground.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub fg_iou_threshold: f32,
-    /// IoU below which an anchor is background.
+    /// RetinaNet's: IoU below which an anchor is background.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub bg_iou_threshold: f32,
-    /// Detections below are dropped.
+    /// Detections whose score is not above are dropped.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub score_threshold: f32,
     /// IoU of non-maximum suppression.
@@ -285,6 +285,26 @@ pub struct ModelConfig {
     /// Safetensors file with initial weights (torchvision's names); empty: random.
     #[schemars(extend("x-path" = "file"))]
     pub weights: PathBuf,
+    /// FCOS's own settings.
+    pub fcos: FcosConfig,
+}
+
+/// What FCOS has and RetinaNet has not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FcosConfig {
+    /// Side in pixels of the square that stands for a location of the finest level; each next level
+    /// doubles it. Box distances are in units of it, and a level answers for objects whose farthest
+    /// side is 4 to 8 of it away. torchvision: 8, the stride.
+    #[schemars(range(min = 2))]
+    pub base_size: usize,
+    /// A location is foreground within so many sides of its square from an object's centre, along
+    /// each axis. torchvision: 1.5.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub center_sampling_radius: f32,
+    /// Groups of the head's GroupNorm (arXiv 1803.08494); divides `fpn_channels`. torchvision: 32.
+    #[schemars(range(min = 1))]
+    pub norm_groups: usize,
 }
 
 /// Normalisation of the backbone.

@@ -79,7 +79,7 @@ pub enum DistillError {
     },
     /// A role that no configured teacher plays.
     #[error(
-        "method `{method}` asks for a model in the role `{role}`, and no teacher `{name}` is configured; add a table `[teachers.{name}]`, or name another one by `{key}`: {known}"
+        "method `{method}` asks for a model in the role `{role}`, and no teacher `{name}` is configured; {advice}"
     )]
     UnknownRole {
         /// Method id.
@@ -88,10 +88,8 @@ pub enum DistillError {
         role: String,
         /// The teacher that would play it.
         name: String,
-        /// The key that would name another.
-        key: String,
-        /// Configured teachers.
-        known: String,
+        /// What to add, or which key names one of those that are configured.
+        advice: String,
     },
     /// A teacher is named for a role that the method does not have.
     #[error("`{key}`: method `{method}` has no such role of a teacher; it has: {known}")]

@@ -82,7 +82,7 @@ pub enum EngineError {
         "task loss `{term}` is {value} at step {step}; nothing of this step was applied. Lower `train.lr`, lengthen `train.warmup_iters`, or set `train.grad_clip_norm`"
     )]
     NonFiniteLoss {
-        /// `loss_cls`, `loss_bbox`.
+        /// `loss_cls`, `loss_bbox`, `loss_ctrness`.
         term: String,
         /// NaN or inf.
         value: f32,

@@ -7,8 +7,10 @@
 mod abi_layout;
 mod bench;
 mod cli;
+mod detectors;
 mod device;
 mod maps_and_phases;
+mod matrix;
 mod methods;
 mod plugin_calls;
 mod plugin_faults;

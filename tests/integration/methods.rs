@@ -379,7 +379,9 @@ fn traces(bench: &Workbench, out: &str, settings: &[&str]) -> usize {
     }
     let output = succeed(command.env("KDHOST_LOG", "kdhost::distill=debug"));
     let log = stderr(&output);
-    let traced = log.lines().filter(|line| line.contains("traced a program (Training"));
+    let traced = log
+        .lines()
+        .filter(|line| line.contains("traced a program (Training"));
     traced.count()
 }
 
@@ -394,7 +396,9 @@ fn a_ramp_traces_nothing_anew_unless_it_leaves_zero() {
     assert_eq!(traces(&bench, "from_zero", &[from_zero]), steady + 1);
     // The weight of each step is written down, and the loss carries it.
     let text = metrics(&bench.path("ramp"));
-    let lines = text.lines().filter(|line| line.contains("train/loss_total"));
+    let lines = text
+        .lines()
+        .filter(|line| line.contains("train/loss_total"));
     let weights: Vec<f64> = lines
         .map(|line| {
             let line: Value = serde_json::from_str(line).unwrap();
@@ -435,17 +439,31 @@ fn readme(language: &str) -> String {
 #[test]
 fn what_the_readme_shows_runs() {
     let bench = Workbench::new();
-    let small = ["--config", "tiny.toml", "--quiet", "--set", "train.max_iters=2"];
+    let small = [
+        "--config",
+        "tiny.toml",
+        "--quiet",
+        "--set",
+        "train.max_iters=2",
+    ];
     let shown = readme("sh");
     let mut words = shown.split_whitespace();
     assert_eq!(words.next(), Some("target/release/kdhost"));
     let args: Vec<&str> = words.chain(small).collect();
     let output = succeed(&mut bench.command(&args));
-    assert!(stdout(&output).contains("student + hint + ssim"), "{}", stdout(&output));
+    assert!(
+        stdout(&output).contains("student + hint + ssim"),
+        "{}",
+        stdout(&output)
+    );
 
     fs::write(bench.path("several.toml"), readme("toml")).unwrap();
     let args = [&["train", "--config", "several.toml"][..], &small].concat();
     let output = succeed(&mut bench.command(&args));
-    assert!(stdout(&output).contains("student + far + near"), "{}", stdout(&output));
+    assert!(
+        stdout(&output).contains("student + far + near"),
+        "{}",
+        stdout(&output)
+    );
     succeed(&mut bench.command(&["config", "check", "several.toml"]));
 }

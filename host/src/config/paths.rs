@@ -44,7 +44,7 @@ fn present(value: &Value, pattern: &[String]) -> Vec<Vec<String>> {
     fitting
         .flat_map(|(key, below)| {
             let paths = present(below, rest).into_iter();
-            paths.map(|path| [&[key.clone()], &path[..]].concat())
+            paths.map(|path| [std::slice::from_ref(key), &path[..]].concat())
         })
         .collect()
 }

@@ -101,6 +101,11 @@ fn model(at: &str, model: &ModelConfig, has_checkpoint: bool, rules: &mut Rules)
     rules.require(bg <= fg, &format!("{at}.bg_iou_threshold"), || {
         format!("must be at most `{at}.fg_iou_threshold` ({fg}), got {bg}")
     });
+    let (groups, channels) = (model.fcos.norm_groups, model.fpn_channels);
+    let divides = model.detector != "fcos" || channels.is_multiple_of(groups);
+    rules.require(divides, &format!("{at}.fcos.norm_groups"), || {
+        format!("must divide `{at}.fpn_channels` ({channels}), got {groups}")
+    });
     let layers = model.trainable_layers;
     let fixed_at_random = layers < 5 && is_unset(&model.weights) && !has_checkpoint;
     rules.require(!fixed_at_random, &format!("{at}.trainable_layers"), || {

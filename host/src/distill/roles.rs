@@ -46,8 +46,11 @@ pub fn cast(
                 method: manifest.id.clone(),
                 role: role.clone(),
                 name: name.clone(),
-                known: names(config.teacher_names().iter().map(String::as_str)),
-                key: entry.key(&format!("teachers.{role}")),
+                advice: format!(
+                    "add a table `[teachers.{name}]`, or name another one by `{}`: {}",
+                    entry.key(&format!("teachers.{role}")),
+                    names(config.teacher_names().iter().map(String::as_str))
+                ),
             });
         }
         cast.insert(role.clone(), name.clone());

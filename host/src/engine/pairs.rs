@@ -20,6 +20,9 @@ use super::step::StepPosition;
 /// phase that warms up is over.
 const TOTAL_STEPS: u64 = 1000;
 
+/// Columns of the table; reasons wrap.
+const WIDTH: u16 = 110;
+
 /// Images of the batch that is tried.
 const IMAGES: usize = 2;
 
@@ -123,6 +126,7 @@ impl Pairs {
         table
             .load_style(presets::UTF8_FULL_CONDENSED)
             .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_width(WIDTH)
             .set_header([&self.method, "student", "teacher", "terms, or why not"]);
         for pair in &self.pairs {
             let (works, why) = match &pair.verdict {

@@ -38,8 +38,8 @@ pub use burn;
 pub use method::live_views;
 #[cfg(feature = "burn")]
 pub use method::{
-    BurnLevel, Connector, Connectors, Conv2d, DistillMethod, Inputs, Levels, MapSize, Noise,
-    Outputs, Packed, Pair, Plan, torch_default,
+    BurnLevel, Connector, Connectors, Conv2d, DenseHead, DistillMethod, Divergence, Inputs, Levels,
+    MapSize, Noise, Outputs, Packed, Pair, Plan, Surprise, torch_default,
 };
 
 /// What [`export!`] expands to. Not for authors.

@@ -6,8 +6,10 @@ mod conv;
 #[cfg(feature = "cpu")]
 mod conv_cpu;
 mod conv_op;
+mod dense_head;
 #[cfg(feature = "cpu")]
 mod direct;
+mod divergence;
 #[cfg(feature = "cpu")]
 pub(crate) mod flex;
 #[cfg(feature = "cpu")]
@@ -25,10 +27,12 @@ mod trace;
 pub use adapter::BurnLevel;
 pub use connector::{Connector, Connectors};
 pub use conv::{Conv2d, torch_default};
+pub use dense_head::DenseHead;
 #[cfg(all(feature = "cpu", feature = "testkit"))]
 pub(crate) use direct::generator;
 #[cfg(feature = "cpu")]
 pub use direct::live_views;
+pub use divergence::{Divergence, Surprise};
 pub use inputs::{Inputs, Pair};
 pub use levels::Levels;
 pub use noise::Noise;

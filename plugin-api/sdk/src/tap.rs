@@ -262,6 +262,22 @@ impl Taps {
         }
         Ok(pairs)
     }
+
+    /// Student and teacher taps at one place of these levels: `neck` and `p3`, … for `neck.p3`, ….
+    ///
+    /// # Errors
+    /// If one is not bound; the message lists what is.
+    pub fn pairs_at(
+        &self,
+        place: &str,
+        levels: &[String],
+    ) -> Result<Vec<(&TapInfo, &TapInfo)>, MethodError> {
+        let pair = |level: &String| {
+            let name = format!("{place}.{level}");
+            Ok((self.student(&name)?, self.teacher(&name)?))
+        };
+        levels.iter().map(pair).collect()
+    }
 }
 
 #[cfg(test)]

@@ -169,12 +169,9 @@ impl<'a> TensorViewMut<'a> {
         // SAFETY: the caller's promise.
         let geometry = unsafe { check(tensor, what)? };
         expect_dtype(geometry.dtype, KdDType::F32).map_err(|error| error.at(what))?;
-        if geometry
-            .strides
-            .iter()
-            .zip(&geometry.shape)
-            .any(|(&s, &e)| s == 0 && e > 1)
-        {
+        // Without elements nothing can be written twice, and any stride will do.
+        let mut extents = geometry.strides.iter().zip(&geometry.shape);
+        if geometry.len > 0 && extents.any(|(&s, &e)| s == 0 && e > 1) {
             return Err(MethodError::invalid_argument(format!(
                 "{what}: an output cannot have stride 0"
             )));

@@ -278,6 +278,9 @@ fn ranges_and_rules() {
         "student.anchor_ratios=[-1.0]",
         "student.trainable_layers=3",
         "student.trainable_layers=6",
+        "student.fcos.base_size=1",
+        "student.fcos.center_sampling_radius=0.0",
+        "student.fcos.norm_groups=0",
         "student.backbone=resnet19",
         "teacher.model.focal_alpha=2",
         "train.accumulate=0",
@@ -308,6 +311,18 @@ fn ranges_and_rules() {
         };
         assert!(found[0].key.starts_with(wanted), "{set}: {}", found[0]);
     }
+}
+
+#[test]
+fn groups_of_a_head_divide_its_channels() {
+    let groups = "teacher.model.fcos.norm_groups=5";
+    // RetinaNet's head has none.
+    ok(&[], &[groups]);
+    let found = problems(&[], &[groups, "teacher.model.detector=fcos"]);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].key, "teacher.model.fcos.norm_groups");
+    let text = found[0].to_string();
+    assert!(text.contains("`teacher.model.fpn_channels` (32)"), "{text}");
 }
 
 #[test]

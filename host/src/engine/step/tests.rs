@@ -52,6 +52,14 @@ fn tiny_with_sgd() -> Config {
     config
 }
 
+/// [`tiny`] without anchors.
+fn tiny_fcos() -> Config {
+    let mut config = tiny();
+    config.student.detector = "fcos".into();
+    config.student.fcos.norm_groups = 4;
+    config
+}
+
 /// A run of [`STEPS`] in memory.
 struct Run {
     learner: Learner,
@@ -182,7 +190,11 @@ fn losses_differ(a: &Run, b: &Run) -> f64 {
 
 #[test]
 fn operations_of_any_device_learn_what_the_kernels_learn() {
-    for (name, config) in [("adamw", tiny()), ("sgd", tiny_with_sgd())] {
+    for (name, config) in [
+        ("adamw", tiny()),
+        ("sgd", tiny_with_sgd()),
+        ("fcos", tiny_fcos()),
+    ] {
         let (kernels, operations) = (run(&config, false), run(&config, true));
         let losses = losses_differ(&operations, &kernels);
         let states = distances(&operations.states(), &kernels.states());
@@ -223,7 +235,12 @@ fn from_one_state_a_step_differs_by_roundings_alone() {
 
 #[test]
 fn maps_are_judged_and_images_evaluated_the_same_on_any_device() {
-    let mut config = tiny();
+    for (config, losses) in [(tiny(), 2), (tiny_fcos(), 3)] {
+        judge_and_evaluate(config, losses);
+    }
+}
+
+fn judge_and_evaluate(mut config: Config, losses: usize) {
     // Below the probability that every anchor starts with.
     config.student.score_threshold = 0.005;
     let dataset = open(&config.data, Split::Val).unwrap();
@@ -291,6 +308,7 @@ fn maps_are_judged_and_images_evaluated_the_same_on_any_device() {
             assert!(differ <= 1e-4 * largest, "{differ} of {largest}");
         }
     }
+    assert_eq!((kernels.2.len(), operations.2.len()), (losses, losses));
     for (a, b) in kernels.2.iter().zip(&operations.2) {
         assert!(a.0 == b.0 && (a.1 / b.1 - 1.0).abs() < 1e-5, "{a:?} {b:?}");
     }
@@ -300,7 +318,7 @@ fn maps_are_judged_and_images_evaluated_the_same_on_any_device() {
 
 #[test]
 fn a_run_goes_on_from_its_checkpoint_on_any_device() {
-    for config in [tiny(), tiny_with_sgd()] {
+    for config in [tiny(), tiny_with_sgd(), tiny_fcos()] {
         for (first, second) in [(true, true), (false, true), (true, false)] {
             let half = with_operations(first, || {
                 let mut run = Run::new(&config);
@@ -325,7 +343,12 @@ fn a_run_goes_on_from_its_checkpoint_on_any_device() {
 
 #[test]
 fn half_precision_learns_as_f32_does() {
-    let mut config = tiny();
+    for config in [tiny(), tiny_fcos()] {
+        learn_in_half_precision(config);
+    }
+}
+
+fn learn_in_half_precision(mut config: Config) {
     config.train.lr = 2e-3;
     let full = run(&config, false);
     config.train.precision = Precision::Bf16;

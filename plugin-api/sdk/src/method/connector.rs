@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::levels::Levels;
 use crate::MethodError;
-use crate::tap::Taps;
+use crate::tap::{TapInfo, Taps};
 
 /// When student maps go through a 1×1 convolution before they are compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -41,8 +41,20 @@ impl Connectors {
     /// # Errors
     /// If they are needed but forbidden, or a tap has no fixed number of channels.
     pub fn plan(self, taps: &Taps, device: &Device) -> Result<Levels<Connector>, MethodError> {
+        self.plan_pairs(taps.pairs()?, device)
+    }
+
+    /// [`Self::plan`] for some pairs of taps, such as those of [`Taps::pairs_at`].
+    ///
+    /// # Errors
+    /// If they are needed but forbidden, or a tap has no fixed number of channels.
+    pub fn plan_pairs(
+        self,
+        pairs: Vec<(&TapInfo, &TapInfo)>,
+        device: &Device,
+    ) -> Result<Levels<Connector>, MethodError> {
         let mut levels = Vec::new();
-        for (student, teacher) in taps.pairs()? {
+        for (student, teacher) in pairs {
             let (from, to) = (student.channels()?, teacher.channels()?);
             match self {
                 Connectors::Never if from != to => {

@@ -57,6 +57,7 @@ pub struct Bench {
     pub(super) params: Vec<Owned>,
     pub(super) buffers: Vec<Owned>,
     pub(super) targets: Vec<Target>,
+    target_names: &'static [&'static str],
 }
 
 impl Bench {
@@ -100,6 +101,7 @@ impl Bench {
             params: Vec::new(),
             buffers: Vec::new(),
             targets: Vec::new(),
+            target_names: R::TARGETS,
         };
         let text = config.to_string();
         let call = bench.call();
@@ -190,6 +192,15 @@ impl Bench {
             .iter()
             .map(|(n, s)| Owned::zeros(n, s))
             .collect();
+        // As from a host, what is unused crosses without elements.
+        for &(tap, bits) in &declared.tap_uses {
+            if bits == 0 {
+                let tap = tap as usize;
+                let channels = taps[tap].shape[1] as i64;
+                self.taps[tap] = Owned::zeros(&taps[tap].name, &[0, channels, 0, 0]);
+                self.grad[tap] = false;
+            }
+        }
         self.declared = declared;
         Ok(())
     }
@@ -246,6 +257,42 @@ impl Bench {
     /// Adds an integer target, in the order of the method's `TARGETS`.
     pub fn push_target_ints(&mut self, shape: &[i64], values: Vec<i64>) {
         self.targets.push(Target::Ints(Ints::new(shape, values)));
+    }
+
+    /// Sets the float target `name`; those before it that are not set yet are empty, and one that the
+    /// plan does not read stays so.
+    ///
+    /// # Panics
+    /// If the method has none of this name; the message lists them.
+    pub fn set_target(&mut self, name: &str, shape: &[i64], values: Vec<f32>) {
+        let extent: i64 = shape.iter().product();
+        assert_eq!(values.len() as i64, extent, "values for shape {shape:?}");
+        if let Some(target) = self.target_slot(name) {
+            *target = Target::Floats(Owned::new(name, shape, values));
+        }
+    }
+
+    /// As [`Self::set_target`], for integers.
+    ///
+    /// # Panics
+    /// If the method has none of this name; the message lists them.
+    pub fn set_target_ints(&mut self, name: &str, shape: &[i64], values: Vec<i64>) {
+        let extent: i64 = shape.iter().product();
+        assert_eq!(values.len() as i64, extent, "values for shape {shape:?}");
+        if let Some(target) = self.target_slot(name) {
+            *target = Target::Ints(Ints::new(shape, values));
+        }
+    }
+
+    fn target_slot(&mut self, name: &str) -> Option<&mut Target> {
+        let names = self.target_names;
+        let slot = (names.iter().position(|known| *known == name))
+            .unwrap_or_else(|| panic!("no target `{name}` in {names:?}"));
+        let empty = |name: &&str| Target::Floats(Owned::new(name, &[0], Vec::new()));
+        let set = self.targets.len();
+        self.targets.extend(names[set..].iter().map(empty));
+        let is_read = !self.declared.target_uses.contains(&(slot as u32, 0));
+        is_read.then(|| &mut self.targets[slot])
     }
 
     /// Forgets all targets.
@@ -321,6 +368,19 @@ impl Bench {
     #[must_use]
     pub fn convolutions(&self) -> [usize; 2] {
         self.host.convolutions
+    }
+
+    /// Whether the plan reads tap `slot`.
+    #[must_use]
+    pub fn uses_tap(&self, slot: usize) -> bool {
+        !self.declared.tap_uses.contains(&(slot as u32, 0))
+    }
+
+    /// Whether the plan reads the target `name`.
+    #[must_use]
+    pub fn reads_target(&self, name: &str) -> bool {
+        let slot = self.target_names.iter().position(|known| *known == name);
+        slot.is_some_and(|slot| !self.declared.target_uses.contains(&(slot as u32, 0)))
     }
 
     /// Whether tap `slot` gets a gradient.
