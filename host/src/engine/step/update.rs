@@ -25,7 +25,7 @@ impl Learner {
         let mut names: Vec<Vec<String>> = Vec::new();
         for (index, bound) in self.methods.iter().enumerate() {
             let learns = self.methods.part_of(index, phase).learns;
-            let params = learns.then(|| bound.param_names()).unwrap_or_default();
+            let params = if learns { bound.param_names() } else { Vec::new() };
             names.push(params.iter().map(|name| method_param(name)).collect());
         }
         // The student, then each method: one norm over several would slow each for the others.
