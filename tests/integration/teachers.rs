@@ -114,7 +114,7 @@ fn teachers_are_trained_once_under_their_names_and_only_those_that_are_read() {
     ] {
         assert!(log.contains(needle), "{needle}: {log}");
     }
-    let again = succeed(&mut bench.command(&args));
+    let again = succeed(bench.command(&args).args(["--output", "again"]));
     assert_eq!(
         stdout(&again).matches("(reused)").count(),
         3,

@@ -249,10 +249,13 @@ impl Distiller {
         maps || self.loss_weights.iter().any(|weight| *weight != 0.0)
     }
 
-    /// Names of the losses and metrics that it reports.
+    /// Names of the terms and metrics that it reports, losses without their `loss_`.
     pub fn reported(&self) -> impl Iterator<Item = &str> {
         let losses = self.plan.losses.iter().map(|loss| loss.name.as_str());
-        losses.chain(self.manifest.metrics.iter().map(String::as_str))
+        let losses = losses.map(|name| name.strip_prefix("loss_").unwrap_or(name));
+        let maps = self.has_maps().then_some(MAPS);
+        let metrics = self.manifest.metrics.iter().map(String::as_str);
+        losses.chain(maps).chain(metrics)
     }
 
     /// Terms whose weight is scheduled, with the weight of an optimizer step.

@@ -7,13 +7,14 @@ use crate::plugin::MethodManifest;
 
 use super::DistillError;
 use super::taps::{STUDENT, names};
+use super::targets;
 
 /// Names of configured teachers by the role that each plays.
 pub type Roles = BTreeMap<String, String>;
 
 /// The roles of a method and who plays them: the teacher that `teachers` of its entry names, or else
-/// the one of the role's own name. A role whose taps are all optional is played only if the entry
-/// names a teacher for it.
+/// the one of the role's own name. A role whose taps are all optional, or that targets alone name, is
+/// played only if the entry names a teacher for it.
 ///
 /// # Errors
 /// If the entry names a role that the method does not have, or a teacher is not configured.
@@ -23,29 +24,38 @@ pub fn cast(
     config: &Config,
 ) -> Result<Roles, DistillError> {
     let chosen = &entry.config.teachers;
-    let roles = || manifest.taps.iter().filter(|tap| tap.role != STUDENT);
+    // With what is known of each: whether the method does without.
+    let of_taps = manifest
+        .taps
+        .iter()
+        .map(|tap| (tap.role.as_str(), tap.optional));
+    let of_targets = manifest
+        .targets
+        .iter()
+        .filter_map(|name| targets::role_of(name));
+    let all = of_taps.chain(of_targets.map(|role| (role, true)));
+    let roles: Vec<(&str, bool)> = all.filter(|(role, _)| *role != STUDENT).collect();
     for role in chosen.keys() {
-        if !roles().any(|tap| tap.role == *role) {
+        if !roles.iter().any(|(known, _)| known == role) {
             return Err(DistillError::UnusedRole {
                 key: entry.key(&format!("teachers.{role}")),
                 method: manifest.id.clone(),
-                known: names(roles().map(|tap| tap.role.as_str())),
+                known: names(roles.iter().map(|(known, _)| *known)),
             });
         }
     }
     let mut cast = Roles::new();
-    for tap in roles() {
-        let role = &tap.role;
+    for (role, optional) in roles {
         let name = match chosen.get(role) {
-            Some(name) => name,
-            None if tap.optional => continue,
+            Some(name) => name.as_str(),
+            None if optional => continue,
             None => role,
         };
         if config.teacher_named(name).is_none() {
             return Err(DistillError::UnknownRole {
                 method: manifest.id.clone(),
-                role: role.clone(),
-                name: name.clone(),
+                role: role.to_owned(),
+                name: name.to_owned(),
                 advice: format!(
                     "add a table `[teachers.{name}]`, or name another one by `{}`: {}",
                     entry.key(&format!("teachers.{role}")),
@@ -53,7 +63,7 @@ pub fn cast(
                 ),
             });
         }
-        cast.insert(role.clone(), name.clone());
+        cast.insert(role.to_owned(), name.to_owned());
     }
     Ok(cast)
 }
