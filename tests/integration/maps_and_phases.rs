@@ -199,11 +199,11 @@ fn distillation_off_trains_the_adapter_and_leaves_the_student_alone() {
     );
     let (off, on) = (method_file(&off, 6), method_file(&on, 6));
     assert!(
-        equal(&off, &on, "param.teacher."),
+        equal(&off, &on, "lgd.param.teacher."),
         "the loss reached the teacher"
     );
     assert!(
-        !equal(&off, &on, "param.adapter."),
+        !equal(&off, &on, "lgd.param.adapter."),
         "the adapter did not learn"
     );
 }

@@ -25,7 +25,11 @@ impl Learner {
         let mut names: Vec<Vec<String>> = Vec::new();
         for (index, bound) in self.methods.iter().enumerate() {
             let learns = self.methods.part_of(index, phase).learns;
-            let params = if learns { bound.param_names() } else { Vec::new() };
+            let params = if learns {
+                bound.param_names()
+            } else {
+                Vec::new()
+            };
             names.push(params.iter().map(|name| method_param(name)).collect());
         }
         // The student, then each method: one norm over several would slow each for the others.
