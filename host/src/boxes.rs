@@ -30,6 +30,12 @@ pub fn area([x1, y1, x2, y2]: BoxXyxy) -> f32 {
     (x2 - x1) * (y2 - y1)
 }
 
+/// `[x, y]` of the centre.
+#[must_use]
+pub fn centre([x1, y1, x2, y2]: BoxXyxy) -> [f32; 2] {
+    [(x1 + x2) / 2.0, (y1 + y2) / 2.0]
+}
+
 /// Area of the overlap in pixels²; 0 for boxes that only touch.
 #[must_use]
 pub fn intersection(a: BoxXyxy, b: BoxXyxy) -> f32 {

@@ -17,17 +17,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::ComputeDevice;
 
+mod distill;
 mod error;
+mod inherit;
 mod layers;
 mod load;
 mod paths;
+mod plugins;
 mod print;
+mod schedule;
 mod schema;
 mod validate;
 
+pub use self::distill::{DistillConfig, Execution, MethodConfig, MethodEntry};
 pub use self::error::{ConfigError, Problem, ProblemKind};
 pub use self::layers::{Origin, Origins};
 pub use self::load::{Flag, Resolved, Sources};
+pub use self::schedule::{Moment, WeightSchedule, WeightScheduleKind};
 pub use self::schema::{check_plugin_config, check_plugin_schema};
 
 /// A whole experiment.
@@ -50,9 +56,11 @@ pub struct Config {
     pub student: ModelConfig,
     /// The model to learn from; built only if the method taps one.
     pub teacher: TeacherConfig,
+    /// Further ones by name; what an entry leaves out is as in `teacher`.
+    pub teachers: BTreeMap<String, TeacherConfig>,
     /// Optimizer and schedule, the same for the plain and the distilled student.
     pub train: TrainConfig,
-    /// The distillation method.
+    /// The distillation methods.
     pub distill: DistillConfig,
     /// Evaluation.
     pub eval: EvalConfig,
@@ -63,6 +71,24 @@ impl Config {
     #[must_use]
     pub fn compute_device(&self) -> ComputeDevice {
         self.device.parse().expect("`validate` has parsed it")
+    }
+
+    /// The teacher of that name; `teacher` is the one that `[teacher]` configures.
+    #[must_use]
+    pub fn teacher_named(&self, name: &str) -> Option<&TeacherConfig> {
+        match name {
+            TeacherConfig::UNNAMED => Some(&self.teacher),
+            name => self.teachers.get(name),
+        }
+    }
+
+    /// Names of all teachers that are configured.
+    #[must_use]
+    pub fn teacher_names(&self) -> Vec<String> {
+        let further = self.teachers.keys().cloned();
+        std::iter::once(TeacherConfig::UNNAMED.to_owned())
+            .chain(further)
+            .collect()
     }
 }
 
@@ -196,7 +222,7 @@ pub struct VocConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// `retinanet`.
+    /// `retinanet` (arXiv 1708.02002) or `fcos` (arXiv 2006.09214), as torchvision has them.
     pub detector: String,
     /// `resnet18`, `resnet34`, `resnet50`, `resnet101`, or `tiny` (see `tiny_width`, `tiny_blocks`).
     #[schemars(extend("enum" = ["resnet18", "resnet34", "resnet50", "resnet101", "tiny"]))]
@@ -218,16 +244,16 @@ pub struct ModelConfig {
     pub trainable_layers: usize,
     /// Normalisation of the backbone: `batch` or `frozen_batch`.
     pub norm: NormKind,
-    /// Anchor sides of the finest level in pixels; each next level doubles them.
+    /// RetinaNet's: anchor sides of the finest level in pixels; each next level doubles them.
     #[schemars(range(min = 1))]
     pub anchor_base_size: usize,
-    /// Anchor scales per level (octaves), multiplied by the base size.
+    /// RetinaNet's: anchor scales per level (octaves), multiplied by the base size.
     #[schemars(length(min = 1), extend("items" = {"type": "number", "exclusiveMinimum": 0}))]
     pub anchor_scales: Vec<f32>,
-    /// Height / width of anchors.
+    /// RetinaNet's: height / width of anchors.
     #[schemars(length(min = 1), extend("items" = {"type": "number", "exclusiveMinimum": 0}))]
     pub anchor_ratios: Vec<f32>,
-    /// `l1` or `giou`.
+    /// RetinaNet's: `l1` or `giou`. FCOS has GIoU.
     pub box_loss: BoxLoss,
     /// Weight of the box loss.
     #[schemars(range(min = 0.0))]
@@ -238,13 +264,13 @@ pub struct ModelConfig {
     /// Focusing of the focal loss.
     #[schemars(range(min = 0.0))]
     pub focal_gamma: f32,
-    /// IoU from which an anchor is foreground.
+    /// RetinaNet's: IoU from which an anchor is foreground.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub fg_iou_threshold: f32,
-    /// IoU below which an anchor is background.
+    /// RetinaNet's: IoU below which an anchor is background.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub bg_iou_threshold: f32,
-    /// Detections below are dropped.
+    /// Detections whose score is not above are dropped.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub score_threshold: f32,
     /// IoU of non-maximum suppression.
@@ -259,6 +285,26 @@ pub struct ModelConfig {
     /// Safetensors file with initial weights (torchvision's names); empty: random.
     #[schemars(extend("x-path" = "file"))]
     pub weights: PathBuf,
+    /// FCOS's own settings.
+    pub fcos: FcosConfig,
+}
+
+/// What FCOS has and RetinaNet has not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FcosConfig {
+    /// Side in pixels of the square that stands for a location of the finest level; each next level
+    /// doubles it. Box distances are in units of it, and a level answers for objects whose farthest
+    /// side is 4 to 8 of it away. torchvision: 8, the stride.
+    #[schemars(range(min = 2))]
+    pub base_size: usize,
+    /// A location is foreground within so many sides of its square from an object's centre, along
+    /// each axis. torchvision: 1.5.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub center_sampling_radius: f32,
+    /// Groups of the head's GroupNorm (arXiv 1803.08494); divides `fpn_channels`. torchvision: 32.
+    #[schemars(range(min = 1))]
+    pub norm_groups: usize,
 }
 
 /// Normalisation of the backbone.
@@ -293,6 +339,19 @@ pub struct TeacherConfig {
     /// Epochs of its own training where no checkpoint is given.
     #[schemars(range(min = 1))]
     pub epochs: usize,
+    /// As `data.transform.mean`, for images that this teacher sees; empty: the student's.
+    pub mean: Vec<f32>,
+    /// As `data.transform.std`, for images that this teacher sees; empty: the student's.
+    #[schemars(extend("items" = {"type": "number", "exclusiveMinimum": 0}))]
+    pub std: Vec<f32>,
+    /// `[height, width]` to which images are brought for this teacher; empty: as for the student.
+    #[schemars(inner(range(min = 32)))]
+    pub input_size: Vec<usize>,
+}
+
+impl TeacherConfig {
+    /// Name of the teacher that `[teacher]` configures.
+    pub const UNNAMED: &str = "teacher";
 }
 
 /// Optimizer and schedule.
@@ -448,43 +507,6 @@ pub enum ScheduleKind {
     Cosine,
     /// `(1 - t)^poly_power`.
     Poly,
-}
-
-/// The distillation method.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct DistillConfig {
-    /// File name (searched) or path with a `/`; `none`: plain training.
-    #[schemars(length(min = 1), extend("x-path" = "name-or-file"))]
-    pub plugin: String,
-    /// Method id, for a plugin with several; empty: its only one.
-    pub method: String,
-    /// Weight per loss name, replacing the method's own.
-    pub loss_weights: BTreeMap<String, f64>,
-    /// Restricts the method's taps to these names; empty: all it asks for.
-    pub taps: Vec<String>,
-    /// Who computes the method.
-    pub execution: Execution,
-    /// The method's own configuration, checked against the schema in its manifest.
-    pub config: BTreeMap<String, serde_json::Value>,
-}
-
-impl DistillConfig {
-    /// Value of `plugin` for plain training.
-    pub const NO_PLUGIN: &str = "none";
-}
-
-/// Who computes a method that offers its program.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Execution {
-    /// This host, where the plugin offers a program that it can read; else the plugin, with a warning.
-    #[default]
-    Auto,
-    /// This host, on its device.
-    Program,
-    /// The plugin, on the CPU.
-    Plugin,
 }
 
 /// Evaluation.

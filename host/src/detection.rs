@@ -8,6 +8,7 @@ mod golden;
 mod host_values;
 mod known_gradient;
 mod levels;
+pub mod location_assigner;
 pub mod locations;
 pub mod losses;
 pub mod nms;
@@ -15,10 +16,16 @@ pub mod postprocess;
 
 pub use anchors::AnchorGenerator;
 pub use assigner::assign;
-pub use locations::{LocationLosses, decoded_boxes, retinanet_location_losses};
-pub use losses::{LossConfig, retinanet_losses};
+pub use box_coder::BoxCoder;
+pub use location_assigner::assign_locations;
+pub use locations::{LocationLosses, decoded_boxes, location_losses};
+pub use losses::{LossConfig, fcos_losses, retinanet_losses};
 pub use postprocess::{PostprocessConfig, detect};
 
+use std::sync::Arc;
+
+use crate::boxes::BoxXyxy;
+use crate::data::ImageTargets;
 use crate::maps::Maps;
 
 /// Raw outputs of the head on all levels, finest first.
@@ -26,14 +33,18 @@ use crate::maps::Maps;
 pub struct HeadOutput {
     /// Logits, `A*K` channels, anchor-major as torchvision's.
     pub cls_logits: Maps,
-    /// Encoded boxes, `A*4` channels.
+    /// Encoded boxes, `A*4` channels; the detector's [`BoxCoder`] reads them.
     pub box_deltas: Maps,
+    /// How central each location is in its object, logits before the sigmoid, `A` channels; of
+    /// detectors that predict it.
+    pub centerness: Option<Maps>,
 }
 
 /// Ground truth matched to anchors, for a batch.
 ///
 /// Anchors are numbered over all levels, finest first, within a level row-major over cells, then
-/// anchors of the cell, as torchvision's.
+/// anchors of the cell, as torchvision's. To a detector without anchors each location is one: the
+/// square that stands for it.
 #[derive(Clone, Debug)]
 pub struct Assignment {
     /// Per image, per anchor: the matched object's index, or one of the constants below.
@@ -43,7 +54,28 @@ pub struct Assignment {
     /// Per image: boxes in pixels of the network input.
     pub boxes_xyxy: Vec<Vec<[f32; 4]>>,
     /// Anchors, `[x1, y1, x2, y2]` in pixels of the network input.
-    pub anchors_xyxy: std::sync::Arc<Vec<[f32; 4]>>,
+    pub anchors_xyxy: Arc<Vec<[f32; 4]>>,
+}
+
+impl Assignment {
+    /// Matches the objects of each image to `anchors_xyxy` by the rule `matched`: from anchors and
+    /// objects to [`Assignment::matched`] of an image.
+    fn new(
+        anchors_xyxy: Arc<Vec<BoxXyxy>>,
+        targets: &[ImageTargets],
+        matched: impl Fn(&[BoxXyxy], &[BoxXyxy]) -> Vec<i32>,
+    ) -> Self {
+        let rows = targets.iter();
+        Assignment {
+            matched: rows
+                .clone()
+                .map(|image| matched(&anchors_xyxy, &image.boxes_xyxy))
+                .collect(),
+            labels: rows.clone().map(|image| image.labels.clone()).collect(),
+            boxes_xyxy: rows.map(|image| image.boxes_xyxy.clone()).collect(),
+            anchors_xyxy,
+        }
+    }
 }
 
 pub use crate::kernels::focal::{BACKGROUND, IGNORED};

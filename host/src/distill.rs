@@ -1,23 +1,28 @@
 //! Distillation: binds the taps of student and teacher to a method and turns its answer into
 //! gradients of the training step.
 //!
-//! Reading order: [`taps`] (patterns to concrete taps), [`targets`] (named ground truth),
-//! [`schedule`] (phases the method asks for), [`maps`] (generated maps in place of taps), [`distiller`]
-//! (one method, bound), [`execution`] (who computes it), [`step`] (one call of it), [`inject`] (a
-//! gradient from outside enters the tape).
+//! Reading order: [`roles`] (which teacher plays which role), [`taps`] (patterns to concrete taps),
+//! [`targets`] (named ground truth), [`schedule`] (phases the method asks for), [`weights`] (of its
+//! terms, over the run), [`maps`] (generated maps in place of taps), [`distiller`] (one method, bound),
+//! [`execution`] (who computes it), [`step`] (one call of it), [`methods`] (all of a run), [`inject`]
+//! (a gradient from outside enters the tape).
 
 pub mod distiller;
 pub mod execution;
 pub mod inject;
 pub mod maps;
+pub mod methods;
 mod programs;
+pub mod roles;
 pub mod schedule;
 pub mod step;
 pub mod tap_view;
 pub mod taps;
 pub mod targets;
+pub mod weights;
 
 pub use distiller::Distiller;
+pub use methods::Methods;
 pub use step::DistillStep;
 
 use crate::plugin::{PluginCallError, PluginLoadError};
@@ -35,8 +40,10 @@ pub enum DistillError {
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
     /// No such method, or a plugin with several and none chosen.
-    #[error("plugin `{plugin}` has no method `{method}`; set `distill.method` to one of: {known}")]
+    #[error("plugin `{plugin}` has no method `{method}`; set `{key}` to one of: {known}")]
     UnknownMethod {
+        /// The key to set.
+        key: String,
         /// Plugin id.
         plugin: String,
         /// As configured.
@@ -58,11 +65,11 @@ pub enum DistillError {
         /// What exists.
         known: String,
     },
-    /// `distill.taps` names something that the method does not tap.
-    #[error(
-        "`distill.taps` names `{name}`, which method `{method}` does not tap; it taps: {known}"
-    )]
+    /// `taps` names something that the method does not tap.
+    #[error("`{key}` names `{name}`, which method `{method}` does not tap; it taps: {known}")]
     UnusedTap {
+        /// The key.
+        key: String,
         /// Method id.
         method: String,
         /// As configured.
@@ -70,15 +77,29 @@ pub enum DistillError {
         /// What the method taps.
         known: String,
     },
-    /// A role that this host cannot fill.
+    /// A role that no configured teacher plays.
     #[error(
-        "method `{method}` asks for a model in the role `{role}`; this host has: student, teacher"
+        "method `{method}` asks for a model in the role `{role}`, and no teacher `{name}` is configured; {advice}"
     )]
     UnknownRole {
         /// Method id.
         method: String,
         /// As in the manifest.
         role: String,
+        /// The teacher that would play it.
+        name: String,
+        /// What to add, or which key names one of those that are configured.
+        advice: String,
+    },
+    /// A teacher is named for a role that the method does not have.
+    #[error("`{key}`: method `{method}` has no such role of a teacher; it has: {known}")]
+    UnusedRole {
+        /// The key.
+        key: String,
+        /// Method id.
+        method: String,
+        /// What exists.
+        known: String,
     },
     /// A target this host does not offer.
     #[error("method `{method}` asks for target `{target}`; this host offers: {known}")]
@@ -100,15 +121,55 @@ pub enum DistillError {
         /// Why not, and what to do.
         reason: String,
     },
-    /// A weight is configured for a loss that does not exist.
-    #[error("`distill.loss_weights.{name}`: method `{method}` has no such loss; it has: {known}")]
+    /// A weight or its schedule is configured for a loss that does not exist.
+    #[error("`{key}`: method `{method}` has no such loss; it has: {known}")]
     UnknownLoss {
+        /// The key.
+        key: String,
         /// Method id.
         method: String,
-        /// As configured.
-        name: String,
         /// What exists.
         known: String,
+    },
+    /// A schedule of a weight does not fit the run.
+    #[error("`{key}` of method `{method}`: {reason}")]
+    LossSchedule {
+        /// The key.
+        key: String,
+        /// Method id.
+        method: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Two methods declare phases.
+    #[error(
+        "methods `{first}` and `{second}` both declare phases of the run, and a run has one schedule; train them in runs of their own, or configure one of them without phases"
+    )]
+    TwoSchedules {
+        /// Label.
+        first: String,
+        /// Label.
+        second: String,
+    },
+    /// Labels and names of terms that make the same text.
+    #[error(
+        "methods `{first}` and `{second}` would both report a term or metric as `{name}`; choose other labels under `distill.methods`"
+    )]
+    SameName {
+        /// As it would be reported.
+        name: String,
+        /// Label.
+        first: String,
+        /// Label.
+        second: String,
+    },
+    /// One of several methods failed.
+    #[error("`distill.methods.{label}`: {source}")]
+    OfEntry {
+        /// Label.
+        label: String,
+        /// What happened.
+        source: Box<DistillError>,
     },
     /// The method's schedule breaks the schema, or asks for what this host cannot do.
     #[error("schedule of method `{method}`: {reason}")]

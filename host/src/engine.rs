@@ -1,7 +1,7 @@
 //! The training engine: from a configuration to trained weights and their evaluation.
 //!
 //! Reading order: [`step`] (one training step), [`train`] (one run), [`arm`] (a run that is reused
-//! if it was done before), [`job`] (control, teacher, distilled student, table). [`restored`] opens
+//! if it was done before), [`job`] (control, teachers, distilled student, table). [`restored`] opens
 //! what a run left, to look at it.
 
 pub mod arm;
@@ -20,6 +20,7 @@ pub mod lr_schedule;
 pub mod memory;
 pub mod metrics_log;
 pub mod optim;
+pub mod pairs;
 pub mod predict;
 pub mod preflight;
 pub mod progress;
@@ -81,7 +82,7 @@ pub enum EngineError {
         "task loss `{term}` is {value} at step {step}; nothing of this step was applied. Lower `train.lr`, lengthen `train.warmup_iters`, or set `train.grad_clip_norm`"
     )]
     NonFiniteLoss {
-        /// `loss_cls`, `loss_bbox`.
+        /// `loss_cls`, `loss_bbox`, `loss_ctrness`.
         term: String,
         /// NaN or inf.
         value: f32,
@@ -93,12 +94,26 @@ pub enum EngineError {
         "the oracle scores the head on a method's maps, and method `{method}` makes none; leave `eval.oracle` and `--oracle` off"
     )]
     NoMaps {
-        /// Method id.
+        /// Labels of the methods.
         method: String,
     },
+    /// One of several is meant, and it is not said which.
+    #[error("{what}; choose one by `{option}`: {known}")]
+    Choose {
+        /// Why there is a choice, or that what was chosen does not exist.
+        what: String,
+        /// The option of the command line.
+        option: &'static str,
+        /// What exists.
+        known: String,
+    },
     /// Something wrote to the teacher.
-    #[error("the teacher's weights changed while training (hash {before} before, {after} after)")]
+    #[error(
+        "the weights of teacher `{name}` changed while training (hash {before} before, {after} after)"
+    )]
     TeacherChanged {
+        /// Its name.
+        name: String,
         /// Hash when it was frozen.
         before: String,
         /// Hash now.
@@ -179,10 +194,12 @@ pub enum EngineError {
     },
     /// The plugin is not the one that a run was trained with.
     #[error(
-        "`{}` was trained with a plugin of SHA-256 {recorded}, but `{}` has {found}; put the file of that time there (`environment.json` of the run says where it lay), or train the run anew",
+        "method `{label}` of `{}` was trained with a plugin of SHA-256 {recorded}, but `{}` has {found}; put the file of that time there (`environment.json` of the run says where it lay), or train the run anew",
         run_dir.display(), path.display()
     )]
     PluginChanged {
+        /// Of the method.
+        label: String,
         /// The run.
         run_dir: PathBuf,
         /// The file that was found.

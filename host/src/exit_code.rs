@@ -98,6 +98,7 @@ fn of_engine(error: &EngineError) -> Option<i32> {
         EngineError::Distill(inner) => of_distill(inner)?,
         EngineError::NoBatches { .. }
         | EngineError::NoMaps { .. }
+        | EngineError::Choose { .. }
         | EngineError::ResumeMismatch { .. }
         | EngineError::UnknownTap { .. } => USAGE,
         EngineError::PluginChanged { .. } => PLUGIN_LOAD,
@@ -127,13 +128,17 @@ fn of_distill(error: &DistillError) -> Option<i32> {
         DistillError::Load(inner) => of_cause(inner)?,
         DistillError::Call(inner) => of_cause(inner)?,
         DistillError::Config(inner) => of_cause(inner)?,
+        DistillError::OfEntry { source, .. } => of_distill(source)?,
         DistillError::UnusedTap { .. }
         | DistillError::UnknownMethod { .. }
         | DistillError::UnknownLoss { .. }
-        | DistillError::Target { .. } => USAGE,
-        DistillError::UnknownTap { .. }
+        | DistillError::Target { .. }
+        | DistillError::LossSchedule { .. }
         | DistillError::UnknownRole { .. }
-        | DistillError::UnknownTarget { .. } => PLUGIN_LOAD,
+        | DistillError::UnusedRole { .. }
+        | DistillError::TwoSchedules { .. }
+        | DistillError::SameName { .. } => USAGE,
+        DistillError::UnknownTap { .. } | DistillError::UnknownTarget { .. } => PLUGIN_LOAD,
         DistillError::Schedule { .. }
         | DistillError::Plan { .. }
         | DistillError::Program { .. }

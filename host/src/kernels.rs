@@ -15,6 +15,7 @@ pub mod conv;
 mod flex;
 pub mod focal;
 mod gemm;
+pub mod group_norm;
 pub mod maps;
 pub mod norm;
 pub mod pool;

@@ -7,10 +7,12 @@
 //! A new detector implements [`Detector`] and submits a [`DetectorEntry`]; it reaches kernels through
 //! [`ops`] alone.
 
+mod fcos;
 mod fpn;
 mod head;
 mod init;
 mod layers;
+mod one_stage;
 pub mod ops;
 mod pass;
 mod resnet;
@@ -43,7 +45,7 @@ pub enum Part {
     Backbone,
     /// The feature pyramid.
     Neck,
-    /// Classification and box towers.
+    /// Towers for classes and boxes, with what normalises them.
     Head,
 }
 
@@ -123,7 +125,12 @@ pub struct TapSpec {
     /// `image` (the input, normalised), `stem` (after its ReLU, before the max-pool),
     /// `backbone.c2..c5`, `neck.p3..p7`, and on each level of the neck `head.cls_feat.p3`,
     /// `head.box_feat.p3` (last activation of a tower), `head.cls_logits.p3`,
-    /// `head.box_deltas.p3` (raw outputs).
+    /// `head.box_deltas.p3` and, of a detector that has it, `head.centerness.p3` (outputs).
+    ///
+    /// Logits and centerness are raw, before the sigmoid, `A*K` and `A` channels for `A` anchors a
+    /// cell; box deltas have `A*4`. RetinaNet's deltas are raw: shifts of the centre, then logarithms
+    /// of sizes. FCOS (`A = 1`) gives its own after their ReLU: distances to left, top, right and
+    /// bottom in sides of the location's square.
     pub name: String,
     /// Channels.
     pub channels: usize,
@@ -198,7 +205,8 @@ pub trait Detector: Send + Sync {
     /// order.
     fn head(&self, weights: &[Tensor<1>], pyramid: &[Tensor<4>]) -> HeadOutput;
     /// Anchors of all locations of a `[H, W]` input, in pixels: levels finest first, row-major over
-    /// cells, anchors of a cell innermost.
+    /// cells, anchors of a cell innermost. Of a detector without anchors the squares that stand for
+    /// its locations.
     fn anchors(&self, input_size: [usize; 2]) -> Arc<Vec<BoxXyxy>>;
     /// Boxes predicted at every location, `[N, L]` row-major, in pixels of the network input, not
     /// clipped. No gradient.
@@ -206,9 +214,11 @@ pub trait Detector: Send + Sync {
     /// Task losses of each location under `assignment`, which may be another model's with the same
     /// anchors. No gradient.
     fn location_losses(&self, head: &HeadOutput, assignment: &Assignment) -> LocationLosses;
-    /// Matches ground truth to the anchors of a `[H, W]` input. No gradient.
+    /// Matches ground truth to the anchors of a `[H, W]` input; to a detector without anchors each
+    /// location is one, the square that stands for it. No gradient.
     fn assign(&self, input_size: [usize; 2], targets: &[ImageTargets]) -> Assignment;
-    /// Task losses `(name, scalar [1])`: `loss_cls`, `loss_bbox`.
+    /// Task losses `(name, scalar [1])`: `loss_cls`, `loss_bbox`, and `loss_ctrness` where the head
+    /// has centerness.
     fn losses(&self, head: &HeadOutput, assignment: &Assignment) -> Vec<(&'static str, Tensor<1>)>;
     /// Final detections in pixels of the network input, one entry an image; `sizes` are the
     /// unpadded `(height, width)`.
@@ -272,13 +282,17 @@ pub fn build(config: &ModelConfig, num_classes: usize) -> Result<Box<dyn Detecto
             return (entry.build)(config, num_classes);
         }
     }
-    let mut known: Vec<&str> = inventory::iter::<DetectorEntry>
-        .into_iter()
-        .map(|e| e.name)
-        .collect();
-    known.sort_unstable();
     Err(ModelError::UnknownDetector {
         name: config.detector.clone(),
-        known: known.join(", "),
+        known: detector_names().join(", "),
     })
+}
+
+/// Names of all detectors, sorted.
+#[must_use]
+pub fn detector_names() -> Vec<&'static str> {
+    let entries = inventory::iter::<DetectorEntry>.into_iter();
+    let mut names: Vec<&str> = entries.map(|entry| entry.name).collect();
+    names.sort_unstable();
+    names
 }

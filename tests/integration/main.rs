@@ -7,13 +7,17 @@
 mod abi_layout;
 mod bench;
 mod cli;
+mod detectors;
 mod device;
 mod maps_and_phases;
+mod matrix;
+mod methods;
 mod plugin_calls;
 mod plugin_faults;
 mod plugin_loading;
 mod programs;
 mod refusals;
+mod teachers;
 mod tidy;
 mod training;
 mod visualize;

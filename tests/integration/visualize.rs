@@ -172,7 +172,7 @@ fn a_run_is_opened_with_the_weights_that_it_exports() {
     assert!(restored.weights.to_state().entries == exported.entries);
     let saved = StateDict::load(&restored.checkpoint.join("method.safetensors")).unwrap();
     assert!(!saved.entries.is_empty());
-    assert!(restored.distiller.unwrap().to_state().entries == saved.entries);
+    assert!(restored.methods.to_state().entries == saved.entries);
     assert_eq!((restored.call.step, restored.call.training), (3, false));
 }
 

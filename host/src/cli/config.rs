@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::source::RunSourceArgs;
 use super::{print, report};
-use crate::config::{Config, DistillConfig, Sources, check_plugin_config};
+use crate::config::{Config, MethodEntry, Sources, check_plugin_config};
 use crate::plugin::{PluginCallError, PluginLoadError, SearchPath, catalog};
 use crate::{exit_code, model};
 
@@ -94,11 +94,17 @@ fn check_one(file: Option<&Path>, set: &[String]) -> anyhow::Result<()> {
     let sources = Sources {
         files: file.map(Path::to_path_buf).into_iter().collect(),
         set: set.to_vec(),
-        flags: Vec::new(),
+        ..Sources::default()
     };
     let config = sources.resolve()?.config;
     check_models(&config)
-        .and_then(|()| check_method(&config.distill))
+        .and_then(|()| {
+            config
+                .distill
+                .entries()
+                .into_iter()
+                .try_for_each(check_method)
+        })
         .with_context(|| match file {
             Some(file) => format!("{} is refused", file.display()),
             None => "the embedded default is refused".to_owned(),
@@ -113,30 +119,32 @@ fn check_models(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks `[distill.config]` against the plugin's manifest. A plugin that is not installed here says
-/// nothing about the file, so it is a warning.
-fn check_method(distill: &DistillConfig) -> anyhow::Result<()> {
-    if distill.plugin == DistillConfig::NO_PLUGIN {
-        return Ok(());
-    }
-    let path = match SearchPath::from_env().find(&distill.plugin) {
+/// Checks the method's own configuration against the plugin's manifest. A plugin that is not installed
+/// here says nothing about the file, so it is a warning.
+fn check_method(entry: MethodEntry<'_>) -> anyhow::Result<()> {
+    let path = match SearchPath::from_env().find(&entry.config.plugin) {
         Ok(path) => path,
         Err(missing @ PluginLoadError::NotFound { .. }) => {
-            tracing::warn!("`distill.config` is not checked: {missing}");
+            tracing::warn!("`{}` is not checked: {missing}", entry.key("config"));
             return Ok(());
         }
         Err(error) => return Err(error.into()),
     };
     let manifest = catalog::inspect(&path)?.manifest;
-    let method = match (&manifest.methods[..], distill.method.as_str()) {
+    let method = match (&manifest.methods[..], entry.config.method.as_str()) {
         ([only], "") => Some(only),
         (_, id) => manifest.method(id),
     };
     let method = method.ok_or_else(|| PluginCallError::UnknownMethod {
         plugin: manifest.plugin.clone(),
-        method: distill.method.clone(),
+        method: entry.config.method.clone(),
         available: manifest.methods.iter().map(|m| m.id.clone()).collect(),
     })?;
-    check_plugin_config(&method.config_schema, &distill.config, &method.id)?;
+    check_plugin_config(
+        &method.config_schema,
+        &entry.config.config,
+        &entry.key("config"),
+        &method.id,
+    )?;
     Ok(())
 }

@@ -9,6 +9,7 @@ use super::source::SourceArgs;
 use crate::config::DataConfig;
 use crate::data::{self, Split};
 use crate::device::ComputeDevice;
+use crate::distill::taps::names;
 use crate::engine::checkpoint::Choice;
 use crate::engine::evaluate::{EvaluationSet, evaluate, evaluate_oracle};
 use crate::engine::restored::Restored;
@@ -37,6 +38,9 @@ pub struct EvalArgs {
     /// to the method: a diagnostic of the maps, not a result of the student.
     #[arg(long, requires = "run")]
     pub oracle: bool,
+    /// The method whose maps are scored, by its label, where several make some.
+    #[arg(long, value_name = "LABEL", requires = "oracle")]
+    pub method: Option<String>,
     /// Where to compute: `cpu` or `cuda:0`. Without it: as the configuration says.
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<ComputeDevice>,
@@ -54,7 +58,7 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<i32> {
         (Some(run), _) => {
             let run = Restored::open(run, Choice::Latest)?;
             let device = args.device.unwrap_or(run.config.compute_device()).open()?;
-            of_run(&mut run.on(&device), args.oracle)?
+            of_run(&mut run.on(&device), args)?
         }
         (None, Some(checkpoint)) => of_file(args, checkpoint)?,
         (None, None) => unreachable!("the command line asks for one of them"),
@@ -70,23 +74,26 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<i32> {
     Ok(exit_code::OK)
 }
 
-fn of_run(run: &mut Restored, oracle: bool) -> Result<CocoMetrics, EngineError> {
+fn of_run(run: &mut Restored, args: &EvalArgs) -> Result<CocoMetrics, EngineError> {
     let set = EvaluationSet {
         dataset: &run.datasets.val,
         data: &run.config.data,
         eval: &run.config.eval,
     };
     let (detector, weights) = (run.detector.as_ref(), run.weights.tensors());
-    if !oracle {
+    if !args.oracle {
         return Ok(evaluate(detector, weights, set)?.metrics);
     }
-    let Some(distiller) = &mut run.distiller else {
-        return Err(EngineError::NoMaps {
-            method: run.config.distill.plugin.clone(),
-        });
+    let label = run.choose_method(args.method.as_deref())?;
+    let labels: Vec<&str> = run.methods.iter().map(|b| b.label.as_str()).collect();
+    let none = EngineError::NoMaps {
+        method: names(labels.into_iter()),
     };
-    let teacher = run.teacher.as_ref();
-    Ok(evaluate_oracle(detector, weights, distiller, teacher, &run.call, set)?.metrics)
+    let Some(distiller) = label.and_then(|label| run.methods.get_mut(&label)) else {
+        return Err(none);
+    };
+    let teachers = &run.teachers;
+    Ok(evaluate_oracle(detector, weights, distiller, teachers, &run.call, set)?.metrics)
 }
 
 fn of_file(args: &EvalArgs, checkpoint: &std::path::Path) -> anyhow::Result<CocoMetrics> {

@@ -72,10 +72,14 @@ pub(super) fn run_job(
         return Ok(exit_code::OK);
     }
     let mut text = table::render(&report.rows);
-    if let (Some(method), Some(row)) = (&report.method, report.rows.last()) {
-        text.push_str(&format!("\n{method}: {}", table::cost(row)));
-        if let Some(oracle) = table::oracle(row) {
-            text.push_str(&format!("\n{method}: {oracle}"));
+    if let Some(row) = report.rows.last() {
+        for cost in table::costs(row) {
+            text.push_str(&format!("\n{cost}"));
+        }
+        for method in &report.methods {
+            if let Some(oracle) = table::oracle(row, method) {
+                text.push_str(&format!("\n{method}: {oracle}"));
+            }
         }
     }
     text.push_str(&format!(

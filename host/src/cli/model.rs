@@ -2,14 +2,21 @@
 
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
+use serde_json::json;
 
 use super::print;
 use super::source::{RunSourceArgs, SourceArgs};
-use crate::config::{DataConfig, ResizeMode};
+use crate::config::{DataConfig, ResizeMode, TeacherConfig};
 use crate::data::{Split, open};
+use crate::engine::EngineError;
 use crate::engine::attribution::Attribution;
+use crate::engine::pairs::Pairs;
 use crate::exit_code;
-use crate::model::{Detector, TapShape, build, tap_table};
+use crate::model::{Detector, TapRow, TapShape, build, tap_table};
+
+/// Longest side of the input on which pairs are tried: what fits is the same on any, and a large one
+/// takes minutes.
+const TRIED_PIXELS: usize = 128;
 
 /// Commands on models.
 #[derive(Clone, Debug, Subcommand)]
@@ -51,10 +58,27 @@ fn share(text: &str) -> Result<f64, String> {
 
 /// Arguments of `model taps`.
 #[derive(Clone, Debug, Default, Args)]
+#[command(after_help = "\
+With a plugin, every detector is tried as student and as teacher of its method: one batch from initial
+weights. The second table then says which pairs work, and why the others do not.
+
+Examples:
+  kdhost model taps
+  kdhost model taps --plugin libmine.so
+  kdhost model taps --plugin libmine.so --set distill.config.KEY=VALUE --json")]
 pub struct TapsArgs {
-    /// Which configuration: `student`, `teacher.model` and `data` matter.
+    /// Which configuration: `student`, `teacher.model`, `data` and `distill` matter.
     #[command(flatten)]
     pub source: SourceArgs,
+    /// Plugin: a file name (searched), or a path with a `/`; may be repeated to try several together.
+    #[arg(short, long, value_name = "FILE")]
+    pub plugin: Vec<String>,
+    /// The teacher whose taps are listed, by its name.
+    #[arg(long, value_name = "NAME", default_value = TeacherConfig::UNNAMED)]
+    pub teacher: String,
+    /// Print JSON instead of tables.
+    #[arg(long)]
+    pub json: bool,
     /// Height and width of the input in pixels; without it: what `data.transform` makes.
     #[arg(long, num_args = 2, value_names = ["HEIGHT", "WIDTH"],
           value_parser = clap::value_parser!(u32).range(1..=16384))]
@@ -88,19 +112,43 @@ fn gradients(args: &GradientsArgs) -> anyhow::Result<i32> {
 }
 
 fn taps(args: &TapsArgs) -> anyhow::Result<i32> {
-    let config = args.source.resolve()?.config;
+    let source = RunSourceArgs {
+        source: args.source.clone(),
+        plugin: args.plugin.clone(),
+        ..RunSourceArgs::default()
+    };
+    let config = source.resolve()?.config;
     let num_classes = match args.num_classes {
         Some(count) => count as usize,
         None => open(&config.data, Split::Val)?.classes().len(),
     };
     let student = build(&config.student, num_classes)?;
-    let teacher = build(&config.teacher.model, num_classes)?;
+    let Some(teacher) = config.teacher_named(&args.teacher) else {
+        return Err(EngineError::Choose {
+            what: format!("no teacher `{}` is configured", args.teacher),
+            option: "--teacher",
+            known: config.teacher_names().join(", "),
+        }
+        .into());
+    };
+    let teacher = build(&teacher.model, num_classes)?;
     let input_size = match args.input_size.as_deref() {
         Some(&[height, width]) => [height as usize, width as usize],
         _ => configured_size(&config.data),
     };
+    let tried_size = input_size.map(|extent| extent.min(TRIED_PIXELS));
     let input_size = padded(input_size, student.as_ref());
-    print(&render(student.as_ref(), teacher.as_ref(), input_size))?;
+    let rows = tap_table(student.as_ref(), Some(teacher.as_ref()), input_size);
+    let pairs = Pairs::of_config(&config, num_classes, tried_size)?;
+    if args.json {
+        let json = json!({"input_size": input_size, "taps": rows, "pairs": pairs});
+        print(&format!("{json:#}"))?;
+        return Ok(exit_code::OK);
+    }
+    print(&render(&rows, input_size))?;
+    if let Some(pairs) = pairs {
+        print(&pairs.render())?;
+    }
     Ok(exit_code::OK)
 }
 
@@ -117,7 +165,7 @@ fn padded(size: [usize; 2], detector: &dyn Detector) -> [usize; 2] {
     size.map(|extent| extent.next_multiple_of(detector.size_divisor()))
 }
 
-fn render(student: &dyn Detector, teacher: &dyn Detector, input_size: [usize; 2]) -> String {
+fn render(rows: &[TapRow], input_size: [usize; 2]) -> String {
     let [height, width] = input_size;
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
@@ -126,7 +174,7 @@ fn render(student: &dyn Detector, teacher: &dyn Detector, input_size: [usize; 2]
         Some(TapShape { channels, size, .. }) => format!("[{channels}, {}, {}]", size[0], size[1]),
         None => "-".to_owned(),
     };
-    for row in tap_table(student, Some(teacher), input_size) {
+    for row in rows {
         // Where the models differ in stride, both are said.
         let mut strides: Vec<String> = [&row.student, &row.teacher]
             .into_iter()

@@ -27,9 +27,10 @@ pub struct RunSourceArgs {
     /// Files and values.
     #[command(flatten)]
     pub source: SourceArgs,
-    /// Plugin: a file name (searched), a path with a `/`, or `none`.
+    /// Plugin: a file name (searched), a path with a `/`, or `none`; may be repeated to distil with
+    /// several methods at once, each an entry of `distill.methods` named after its file.
     #[arg(short, long, value_name = "FILE")]
-    pub plugin: Option<String>,
+    pub plugin: Vec<String>,
     /// The run directory, new or empty. Without it: a new one below `output_dir`.
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
@@ -54,7 +55,7 @@ impl SourceArgs {
         Sources {
             files: self.config.clone(),
             set: self.set.clone(),
-            flags: Vec::new(),
+            ..Sources::default()
         }
     }
 }
@@ -66,14 +67,10 @@ impl RunSourceArgs {
     /// See [`Sources::resolve`].
     pub fn resolve(&self) -> Result<Resolved, ConfigError> {
         let mut sources = self.source.sources();
-        let plugin = self.plugin.clone().map(Value::String);
+        sources.plugins.clone_from(&self.plugin);
         let seed = self.seed.map(Value::Integer);
         let device = self.device.map(|device| Value::String(device.to_string()));
-        for (name, key, value) in [
-            ("--plugin", "distill.plugin", plugin),
-            ("--seed", "seed", seed),
-            ("--device", "device", device),
-        ] {
+        for (name, key, value) in [("--seed", "seed", seed), ("--device", "device", device)] {
             if let Some(value) = value {
                 sources.flags.push(Flag { name, key, value });
             }
@@ -86,7 +83,7 @@ impl RunSourceArgs {
     pub fn is_empty(&self) -> bool {
         self.source.config.is_empty()
             && self.source.set.is_empty()
-            && self.plugin.is_none()
+            && self.plugin.is_empty()
             && self.output.is_none()
             && self.seed.is_none()
             && self.device.is_none()

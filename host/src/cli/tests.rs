@@ -19,7 +19,7 @@ fn no_command_is_the_main_job() {
     .unwrap();
     assert!(cli.command.is_none() && cli.is_quiet());
     let source = &cli.job.source;
-    assert_eq!(source.plugin.as_deref(), Some("libm.so"));
+    assert_eq!(source.plugin, ["libm.so"]);
     assert_eq!(source.source.set, ["a.b=1", "c=2"]);
     assert_eq!(source.seed, Some(3));
     assert!(parse("kdhost").unwrap().job.source.is_empty());
@@ -34,11 +34,19 @@ fn flags_reach_the_configuration() {
     );
     let config = cli.job.source.resolve().unwrap().config;
     assert_eq!(
-        (config.seed, config.distill.plugin.as_str()),
+        (config.seed, config.distill.single.plugin.as_str()),
         (3, "libm.so")
     );
     let cli = parse("kdhost --plugin sub/libm.so").unwrap();
-    let plugin = cli.job.source.resolve().unwrap().config.distill.plugin;
+    let plugin = cli
+        .job
+        .source
+        .resolve()
+        .unwrap()
+        .config
+        .distill
+        .single
+        .plugin;
     assert_eq!(
         std::path::PathBuf::from(plugin),
         std::env::current_dir().unwrap().join("sub/libm.so")

@@ -14,7 +14,7 @@ use crate::config::OnError;
 use crate::data::{Batch, Loader, LoaderOptions, Selection, Split};
 use crate::engine::EngineError;
 use crate::engine::checkpoint::Choice;
-use crate::engine::restored::Restored;
+use crate::engine::restored::{Restored, Subject};
 use crate::exit_code;
 use crate::model::TapSpec;
 use crate::visualize::heat::Scene;
@@ -31,8 +31,8 @@ const NECK: &str = "neck.*";
 #[command(after_help = "\
 Of each tap and image, DIR gets
   ID/TAP_student.png     the student's map
-  ID/TAP_map.png         the method's map in its place, if the method makes maps
-  ID/TAP_teacher.png     the teacher's map of the same name, if the method has a teacher
+  ID/TAP_map.png         a method's map in its place, if a method makes maps (--method: which)
+  ID/TAP_teacher.png     a teacher's map of the same name, if there is a teacher (--teacher: which)
   ID/TAP_difference.png  the method's map, or else the teacher's, minus the student's
   ID.png                 all of them on one sheet: a row a tap; captions give the value range
 over the image as the network sees it, in gray, with the ground truth outlined in white.
@@ -71,6 +71,12 @@ pub struct VisualizeArgs {
     /// that the method reads, or what else it reads; without a method the neck's.
     #[arg(long, value_name = "PATTERN,…", value_delimiter = ',')]
     pub taps: Vec<String>,
+    /// The method whose maps are drawn, by its label, where several make some.
+    #[arg(long, value_name = "LABEL")]
+    pub method: Option<String>,
+    /// The teacher whose maps are drawn, by its name, where the run has several.
+    #[arg(long, value_name = "NAME")]
+    pub teacher: Option<String>,
     /// Which images: `val` or `train`.
     #[arg(long, value_name = "SPLIT", default_value = "val", value_parser = split)]
     pub split: Split,
@@ -90,11 +96,15 @@ type Correlations = BTreeMap<(String, View), (f64, usize)>;
 pub fn run(args: &VisualizeArgs) -> anyhow::Result<i32> {
     let mut run = Restored::open(&args.run, args.checkpoint)?;
     let taps = taps(&run, &args.taps)?;
+    let subject = Subject {
+        method: run.choose_method(args.method.as_deref())?,
+        teacher: run.choose_teacher(args.teacher.as_deref())?,
+    };
     let loader = loader(&run, args)?;
     let mut correlations = Correlations::new();
     for batch in loader.epoch(0, 0) {
         let batch = batch?;
-        let levels = levels(&mut run, &batch, &taps)?;
+        let levels = levels(&mut run, &batch, &taps, &subject)?;
         let scene = Scene::new(&batch, &run.config.data.transform);
         let id = batch.metas[0].image_id;
         print(&save(args, &scene, &levels, id)?)?;
@@ -149,14 +159,22 @@ fn loader(run: &Restored, args: &VisualizeArgs) -> anyhow::Result<Loader> {
     Ok(Loader::of_images(Arc::clone(dataset), options, images)?)
 }
 
-fn levels(run: &mut Restored, batch: &Batch, taps: &[String]) -> Result<Vec<Level>, EngineError> {
-    let observed = run.observe(batch, taps)?;
+fn levels(
+    run: &mut Restored,
+    batch: &Batch,
+    taps: &[String],
+    subject: &Subject,
+) -> Result<Vec<Level>, EngineError> {
+    let observed = run.observe(batch, taps, subject)?;
     let size = batch.metas[0].size;
     let named = |specs: &[TapSpec], name: &String| specs.iter().find(|s| &s.name == name).cloned();
     let level = |tap: &String| {
         let student = named(run.detector.taps(), tap).expect("taps are the student's");
-        let teacher = run.teacher.as_ref();
-        let teacher = teacher.and_then(|t| named(t.detector().taps(), tap));
+        let teacher = subject.teacher.as_ref().map(|name| &run.teachers[name]);
+        let teacher = teacher.and_then(|teacher| {
+            let spec = named(teacher.detector().taps(), tap)?;
+            Some((spec, teacher.image_size(size)))
+        });
         Level::new(&observed, &student, teacher.as_ref(), size)
     };
     Ok(taps.iter().map(level).collect())

@@ -52,6 +52,12 @@ pub enum ConfigError {
         /// As given.
         text: String,
     },
+    /// `--plugin` several times, in a way that cannot be meant.
+    #[error("{reason}")]
+    PluginFlags {
+        /// What stands where, and what to do.
+        reason: String,
+    },
     /// Keys or values that are not accepted; all that were found.
     #[error("{}", list_of(problems))]
     Invalid {

@@ -52,6 +52,10 @@ impl Origins {
         below.filter(|(p, _)| p.starts_with(path)).map(|(_, o)| o)
     }
 
+    pub(super) fn set(&mut self, path: Vec<String>, origin: Origin) {
+        self.0.insert(path, origin);
+    }
+
     fn forget_below(&mut self, path: &[String]) {
         self.0.retain(|p, _| !p.starts_with(path));
     }
@@ -153,6 +157,14 @@ impl Tree {
             Value::Table(layer) => self.overlay(layer, origin),
             _ => unreachable!("key paths are not empty"),
         }
+    }
+
+    /// Puts a value in the place of what is there, a table too.
+    pub(super) fn replace(&mut self, path: &[&str], value: Value, origin: &Origin) {
+        let path: Vec<String> = path.iter().map(|key| (*key).to_owned()).collect();
+        // What is no table gives way to one.
+        self.overlay_at(&path, Value::Boolean(false), origin);
+        self.overlay_at(&path, value, origin);
     }
 }
 

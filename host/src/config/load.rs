@@ -3,19 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
-use toml::Value;
+use toml::{Table, Value};
 
 use super::error::{ConfigError, Problem, ProblemKind};
 use super::layers::{Origin, Origins, Tree};
 use super::schema::Finding;
-use super::{Config, paths, schema, validate};
+use super::{Config, inherit, paths, plugins, schema, validate};
 
 /// Embedded, so that the binary works on its own. `host/configs` is a link to `configs/`, which
 /// `cargo package` follows.
 const BASE: &str = include_str!("../../configs/base.toml");
 
 /// What a configuration is put together from, weakest first: the embedded default, `files`, `set`,
-/// `flags`.
+/// `flags`, `plugins`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sources {
     /// TOML files, each after the files that it `extends`; later files win.
@@ -24,6 +24,9 @@ pub struct Sources {
     pub set: Vec<String>,
     /// Values of flags of their own.
     pub flags: Vec<Flag>,
+    /// `--plugin` as often as it was given: one sets `distill.plugin`, several make entries of
+    /// `distill.methods`.
+    pub plugins: Vec<String>,
 }
 
 /// A value given by a flag of its own.
@@ -54,8 +57,7 @@ impl Sources {
     /// or at odds with another.
     pub fn resolve(&self) -> Result<Resolved, ConfigError> {
         let mut tree = Tree::default();
-        let base = toml::from_str(BASE).expect("a test parses the embedded default");
-        tree.overlay(base, &Origin::Default);
+        tree.overlay(base(), &Origin::Default);
         for file in &self.files {
             tree.overlay_file(file)?;
         }
@@ -66,8 +68,14 @@ impl Sources {
             let path: Vec<String> = flag.key.split('.').map(str::to_owned).collect();
             tree.overlay_at(&path, flag.value.clone(), &Origin::Flag(flag.name));
         }
+        plugins::overlay(&mut tree, &self.plugins)?;
         checked(tree)
     }
+}
+
+/// The embedded default as written.
+fn base() -> Table {
+    toml::from_str(BASE).expect("a test parses the embedded default")
 }
 
 impl Config {
@@ -98,6 +106,7 @@ impl Config {
 fn checked(mut tree: Tree) -> Result<Resolved, ConfigError> {
     let schema = schemars::schema_for!(Config).to_value();
     paths::absolutise(&mut tree, &schema);
+    inherit::fill_in(&mut tree, &base());
     let Tree { values, origins } = tree;
     let mut findings = Vec::new();
     let mut json = to_json(&Value::Table(values), &mut Vec::new(), &mut findings);
@@ -109,11 +118,17 @@ fn checked(mut tree: Tree) -> Result<Resolved, ConfigError> {
     }
     let config: Config =
         serde_json::from_value(json).expect("what the derived schema accepts deserialises");
-    let findings = validate::rules(&config);
+    let findings = validate::rules(&config, &single_default());
     if !findings.is_empty() {
         return Err(invalid(findings, &origins));
     }
     Ok(Resolved { config, origins })
+}
+
+/// What `[distill]` says of a single method where nobody sets anything.
+fn single_default() -> Json {
+    let single = Value::Table(inherit::methods_default(&base()));
+    to_json(&single, &mut Vec::new(), &mut Vec::new())
 }
 
 fn invalid(findings: Vec<Finding>, origins: &Origins) -> ConfigError {

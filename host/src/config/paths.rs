@@ -11,7 +11,13 @@ use super::schema;
 /// Makes each path that the schema marks with `x-path` absolute: relative to the folder of the file
 /// that sets it, or to the working directory for flags. Empty ones stay empty: not set.
 pub(super) fn absolutise(tree: &mut Tree, schema: &Json) {
-    for (path, kind) in schema::marked_paths(schema) {
+    let values = Value::Table(tree.values.clone());
+    let marked = schema::marked_paths(schema).into_iter();
+    let marked = marked.flat_map(|(pattern, kind)| {
+        let paths = present(&values, &pattern);
+        paths.into_iter().map(move |path| (path, kind.clone()))
+    });
+    for (path, kind) in marked {
         let folder = match tree.origins.of(&path) {
             Some(Origin::File(file)) => file.parent().map(Path::to_path_buf),
             _ => std::env::current_dir().ok(),
@@ -26,6 +32,21 @@ pub(super) fn absolutise(tree: &mut Tree, schema: &Json) {
                 .into_owned();
         }
     }
+}
+
+/// The paths of `pattern` that are there; `*` stands for any key.
+fn present(value: &Value, pattern: &[String]) -> Vec<Vec<String>> {
+    let Some((first, rest)) = pattern.split_first() else {
+        return vec![Vec::new()];
+    };
+    let table = value.as_table().into_iter().flatten();
+    let fitting = table.filter(|(key, _)| first == "*" || first == *key);
+    fitting
+        .flat_map(|(key, below)| {
+            let paths = present(below, rest).into_iter();
+            paths.map(|path| [std::slice::from_ref(key), &path[..]].concat())
+        })
+        .collect()
 }
 
 fn value_at<'t>(tree: &'t mut Tree, path: &[String]) -> Option<&'t mut Value> {

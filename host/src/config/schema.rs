@@ -27,10 +27,8 @@ mod check;
 mod keywords;
 mod words;
 
-/// Where the configuration of a method stands.
-const METHOD_CONFIG: [&str; 2] = ["distill", "config"];
-
-/// Checks the configuration of `method` (`[distill.config]`) against the schema in its manifest.
+/// Checks the configuration of `method`, which stands at `key` (`distill.config`, or that of an entry),
+/// against the schema in its manifest.
 ///
 /// Returns canonical JSON: defaults filled in, keys sorted, no white space, numbers finite. Equal
 /// configurations give equal bytes.
@@ -40,6 +38,7 @@ const METHOD_CONFIG: [&str; 2] = ["distill", "config"];
 pub fn check_plugin_config(
     schema: &Json,
     config: &BTreeMap<String, Json>,
+    key: &str,
     method: &str,
 ) -> Result<String, ConfigError> {
     check_plugin_schema(schema, method)?;
@@ -48,7 +47,7 @@ pub fn check_plugin_config(
         reason,
     };
     let mut value = Json::Object(config.clone().into_iter().collect());
-    let base = METHOD_CONFIG.map(str::to_owned);
+    let base: Vec<String> = key.split('.').map(str::to_owned).collect();
     let findings = check::check(schema, &mut value, &base).map_err(unusable)?;
     if findings.is_empty() {
         // Another crate may switch serde_json to insertion order; the text must not depend on it.
@@ -88,10 +87,10 @@ pub(super) fn check(schema: &Json, value: &mut Json) -> Vec<Finding> {
     check::check(schema, value, &[]).expect("a test checks the derived schema")
 }
 
-/// Key paths that carry `x-path`, with its value.
+/// Key paths that carry `x-path`, with its value; `*` stands for any key of a table with free keys.
 pub(super) fn marked_paths(schema: &Json) -> Vec<(Vec<String>, String)> {
     let mut marked = Vec::new();
-    words::walk_properties(schema, &mut |path, property| {
+    words::walk_all(schema, &mut |path, property| {
         if let Some(kind) = property.get("x-path").and_then(Json::as_str) {
             marked.push((path.to_vec(), kind.to_owned()));
         }

@@ -3,25 +3,26 @@
 
 use std::path::Path;
 
+use serde_json::Value as Json;
+
 use super::error::ProblemKind;
 use super::schema::Finding;
 use super::{Config, ModelConfig, ScheduleKind, TrainConfig, TransformConfig};
 use crate::device::ComputeDevice;
 
+mod methods;
+mod teachers;
+
 /// Every rule that `config` breaks.
-pub(super) fn rules(config: &Config) -> Vec<Finding> {
+/// `single` is what `[distill]` says of a single method where nobody sets anything.
+pub(super) fn rules(config: &Config, single: &Json) -> Vec<Finding> {
     let mut rules = Rules::default();
-    let teacher = &config.teacher;
     dataset(config, &mut rules);
     transform(&config.data.transform, &mut rules);
     model("student", &config.student, false, &mut rules);
-    model(
-        "teacher.model",
-        &teacher.model,
-        !is_unset(&teacher.checkpoint),
-        &mut rules,
-    );
+    teachers::rules(config, &mut rules);
     train(&config.train, &mut rules);
+    methods::rules(&config.distill, single, &mut rules);
     if let Err(error) = config.device.parse::<ComputeDevice>() {
         rules.require(false, "device", || error.to_string());
     }
@@ -40,6 +41,11 @@ pub(super) fn rules(config: &Config) -> Vec<Finding> {
 struct Rules(Vec<Finding>);
 
 impl Rules {
+    fn refuse(&mut self, path: Vec<String>, rule: String) {
+        let kind = ProblemKind::Rule { rule };
+        self.0.push(Finding { path, kind });
+    }
+
     fn require(&mut self, holds: bool, key: &str, rule: impl FnOnce() -> String) {
         if !holds {
             self.0.push(Finding {
@@ -94,6 +100,11 @@ fn model(at: &str, model: &ModelConfig, has_checkpoint: bool, rules: &mut Rules)
     let (fg, bg) = (model.fg_iou_threshold, model.bg_iou_threshold);
     rules.require(bg <= fg, &format!("{at}.bg_iou_threshold"), || {
         format!("must be at most `{at}.fg_iou_threshold` ({fg}), got {bg}")
+    });
+    let (groups, channels) = (model.fcos.norm_groups, model.fpn_channels);
+    let divides = model.detector != "fcos" || channels.is_multiple_of(groups);
+    rules.require(divides, &format!("{at}.fcos.norm_groups"), || {
+        format!("must divide `{at}.fpn_channels` ({channels}), got {groups}")
     });
     let layers = model.trainable_layers;
     let fixed_at_random = layers < 5 && is_unset(&model.weights) && !has_checkpoint;

@@ -15,7 +15,8 @@ impl AnchorGenerator {
     /// Anchors whose side on level `l` is `base_size * 2^l * scale`, truncated to a whole number as
     /// torchvision's RetinaNet does, for each ratio (height / width) and, within it, each scale.
     ///
-    /// torchvision's own: base 32, scales `[1, 2^(1/3), 2^(2/3)]`, ratios `[0.5, 1, 2]`, 5 levels.
+    /// torchvision's own: base 32, scales `[1, 2^(1/3), 2^(2/3)]`, ratios `[0.5, 1, 2]`, 5 levels; for
+    /// FCOS, whose anchors stand for locations, base 8, scale 1, ratio 1.
     #[must_use]
     pub fn new(base_size: usize, scales: &[f32], ratios: &[f32], num_levels: usize) -> Self {
         let cells = (0..num_levels)
@@ -155,6 +156,17 @@ mod tests {
                 *generator.anchors(input_size, &level_sizes),
                 golden.boxes(&format!("anchors.{case}.anchors")),
                 "case {case}"
+            );
+        }
+        let golden = Golden::fcos();
+        for case in 0..3 {
+            let base = golden.indices(&format!("anchors.{case}.base"))[0];
+            let input_size = golden.sizes(&format!("anchors.{case}.input_size"))[0];
+            let level_sizes = golden.sizes(&format!("anchors.{case}.level_sizes"));
+            assert_eq!(
+                *AnchorGenerator::new(base, &[1.0], &[1.0], 5).anchors(input_size, &level_sizes),
+                golden.boxes(&format!("anchors.{case}.anchors")),
+                "locations, case {case}"
             );
         }
     }

@@ -45,26 +45,9 @@ pub fn assign(
         "the background threshold {bg_iou_threshold} is not above the foreground threshold \
          {fg_iou_threshold}"
     );
-    let matched = targets
-        .iter()
-        .map(|image| {
-            match_image(
-                &anchors,
-                &image.boxes_xyxy,
-                fg_iou_threshold,
-                bg_iou_threshold,
-            )
-        })
-        .collect();
-    Assignment {
-        matched,
-        labels: targets.iter().map(|image| image.labels.clone()).collect(),
-        boxes_xyxy: targets
-            .iter()
-            .map(|image| image.boxes_xyxy.clone())
-            .collect(),
-        anchors_xyxy: anchors,
-    }
+    Assignment::new(anchors, targets, |anchors, objects| {
+        match_image(anchors, objects, fg_iou_threshold, bg_iou_threshold)
+    })
 }
 
 fn match_image(anchors: &[BoxXyxy], objects: &[BoxXyxy], fg: f32, bg: f32) -> Vec<i32> {

@@ -1,4 +1,5 @@
-//! Reads the reference values under `tests/golden/detection` (their generator lies beside them).
+//! Reads the reference values under `tests/golden/detection` and `tests/golden/fcos` (their generators
+//! lie beside them).
 
 use std::path::Path;
 
@@ -18,23 +19,36 @@ pub(super) struct Golden(StateDict);
 pub(super) struct HeadMaps {
     pub(super) cls_logits: Vec<Tensor<4>>,
     pub(super) box_deltas: Vec<Tensor<4>>,
+    /// Empty for a detector without it.
+    pub(super) centerness: Vec<Tensor<4>>,
 }
 
 impl HeadMaps {
     /// As the detector packs them.
     pub(super) fn output(&self) -> HeadOutput {
+        let centerness = &self.centerness;
         HeadOutput {
             cls_logits: Maps::pack_nchw(&self.cls_logits),
             box_deltas: Maps::pack_nchw(&self.box_deltas),
+            centerness: (!centerness.is_empty()).then(|| Maps::pack_nchw(centerness)),
         }
     }
 }
 
 impl Golden {
+    /// RetinaNet's.
     pub(super) fn load() -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../tests/golden/detection/detection.safetensors");
-        Self(StateDict::load(&path).unwrap())
+        Self::file("detection")
+    }
+
+    /// FCOS's.
+    pub(super) fn fcos() -> Self {
+        Self::file("fcos")
+    }
+
+    fn file(area: &str) -> Self {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden");
+        Self(StateDict::load(&golden.join(area).join("detection.safetensors")).unwrap())
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
@@ -92,6 +106,7 @@ impl Golden {
     pub(super) fn head(&self, area: &str, num_levels: usize, device: &Device) -> HeadMaps {
         let maps = |kind: &str| {
             (0..num_levels)
+                .filter(|level| self.has(&format!("{area}.{kind}.{level}")))
                 .map(|level| {
                     let map = self.map(&format!("{area}.{kind}.{level}"), device);
                     if device.is_autodiff() {
@@ -105,6 +120,7 @@ impl Golden {
         HeadMaps {
             cls_logits: maps("logits"),
             box_deltas: maps("deltas"),
+            centerness: maps("centerness"),
         }
     }
 }

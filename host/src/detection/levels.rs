@@ -42,7 +42,7 @@ impl Level {
 /// The levels of `head`, checked against each other and against the number of images and anchors.
 ///
 /// # Panics
-/// If the maps do not fit: all three come from one detector, so that is a bug.
+/// If the maps do not fit: all come from one detector, so that is a bug.
 pub(super) fn levels(
     head: &HeadOutput,
     num_classes: usize,
@@ -61,6 +61,10 @@ pub(super) fn levels(
         [per_cell * num_classes, per_cell * 4],
         "logits have A*K channels with the model's K, box deltas A*4"
     );
+    if let Some(centerness) = &head.centerness {
+        assert_eq!(centerness.segments(), logits.segments());
+        assert_eq!(centerness.channels(), per_cell, "centerness has A channels");
+    }
     let (mut first_anchor, mut first_row) = (0, 0);
     let levels = logits
         .segments()

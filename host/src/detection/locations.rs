@@ -7,7 +7,8 @@ use rayon::prelude::*;
 
 use super::host_values::HostValues;
 use super::levels::{Level, levels};
-use super::{Assignment, HeadOutput, IGNORED, LossConfig, box_coder};
+use super::losses::centerness_of_location;
+use super::{Assignment, BoxCoder, HeadOutput, IGNORED, LossConfig};
 use crate::boxes::{self, BoxXyxy};
 use crate::config::BoxLoss;
 
@@ -19,7 +20,8 @@ pub struct LocationLosses {
     pub cls: Vec<f32>,
     /// Box loss with its weight; 0 off the foreground.
     pub bbox: Vec<f32>,
-    /// Everything that enters the task loss at the location, weights included.
+    /// Everything that enters the task loss at the location, weights included: both of these and, of a
+    /// head that predicts it, centerness.
     pub task: Vec<f32>,
 }
 
@@ -29,7 +31,12 @@ pub struct LocationLosses {
 /// # Panics
 /// If head and anchors do not belong together.
 #[must_use]
-pub fn decoded_boxes(head: &HeadOutput, anchors: &[BoxXyxy], num_classes: usize) -> Vec<BoxXyxy> {
+pub fn decoded_boxes(
+    head: &HeadOutput,
+    anchors: &[BoxXyxy],
+    box_coder: BoxCoder,
+    num_classes: usize,
+) -> Vec<BoxXyxy> {
     let num_images = num_images(head);
     let levels = levels(head, num_classes, num_images, anchors.len());
     let deltas = HostValues::of(head.box_deltas.cells());
@@ -42,19 +49,20 @@ pub fn decoded_boxes(head: &HeadOutput, anchors: &[BoxXyxy], num_classes: usize)
             let of_level = level.anchors();
             let places = decoded[of_level.clone()].iter_mut();
             for ((place, &delta), &anchor) in places.zip(deltas).zip(&anchors[of_level]) {
-                *place = box_coder::decode(delta, anchor);
+                *place = box_coder.decode(delta, anchor);
             }
         }
     });
     decoded
 }
 
-/// The terms that [`super::retinanet_losses`] sums, location by location.
+/// The terms that [`super::retinanet_losses`] sums, location by location; of a head with centerness
+/// those of [`super::fcos_losses`].
 ///
 /// # Panics
 /// If head, assignment and `num_classes` do not belong together.
 #[must_use]
-pub fn retinanet_location_losses(
+pub fn location_losses(
     head: &HeadOutput,
     assignment: &Assignment,
     config: &LossConfig,
@@ -66,14 +74,18 @@ pub fn retinanet_location_losses(
     let deltas = HostValues::of(head.box_deltas.cells());
     let logits = logits.as_slice();
     let (deltas, _) = deltas.as_slice().as_chunks::<4>();
-    let per_image: Vec<[Vec<f32>; 2]> = (0..num_images)
+    let centerness = head.centerness.as_ref();
+    let centerness = centerness.map(|maps| HostValues::of(maps.cells()));
+    let centerness = centerness.as_ref().map(HostValues::as_slice);
+    let per_image: Vec<[Vec<f32>; 3]> = (0..num_images)
         .into_par_iter()
         .map(|image| {
             let mut cls = focal_of_image(logits, &levels, assignment, image, config);
             let mut bbox = vec![0.0; anchors.len()];
+            let mut central = vec![0.0; anchors.len()];
             for level in &levels {
-                let deltas = &deltas[level.anchor_rows(image)];
-                for (location, &delta) in level.anchors().zip(deltas) {
+                let rows = level.anchor_rows(image);
+                for (location, row) in level.anchors().zip(rows) {
                     let object = assignment.matched[image][location];
                     if object == IGNORED {
                         cls[location] = 0.0;
@@ -82,20 +94,26 @@ pub fn retinanet_location_losses(
                         continue;
                     };
                     let target = assignment.boxes_xyxy[image][object];
-                    let loss = box_loss(config.box_loss, delta, anchors[location], target);
+                    let anchor = anchors[location];
+                    let loss = box_loss(config, deltas[row], anchor, target);
                     bbox[location] = config.box_loss_weight * loss;
+                    if let Some(centerness) = centerness {
+                        let loss = centerness_of_location(centerness[row], target, anchor);
+                        central[location] = loss;
+                    }
                 }
             }
-            [cls, bbox]
+            let both = cls.iter().zip(&bbox).map(|(cls, bbox)| cls + bbox);
+            let task = both.zip(central).map(|(both, central)| both + central);
+            let task = task.collect();
+            [cls, bbox, task]
         })
         .collect();
     let mut losses = LocationLosses::default();
-    for [cls, bbox] in per_image {
-        losses
-            .task
-            .extend(cls.iter().zip(&bbox).map(|(c, b)| c + b));
+    for [cls, bbox, task] in per_image {
         losses.cls.extend(cls);
         losses.bbox.extend(bbox);
+        losses.task.extend(task);
     }
     losses
 }
@@ -142,13 +160,14 @@ fn focal(z: f32, gamma: f32) -> f32 {
         }
 }
 
-fn box_loss(kind: BoxLoss, delta: [f32; 4], anchor: BoxXyxy, target: BoxXyxy) -> f32 {
-    match kind {
+fn box_loss(config: &LossConfig, delta: [f32; 4], anchor: BoxXyxy, target: BoxXyxy) -> f32 {
+    let coder = config.box_coder;
+    match config.box_loss {
         BoxLoss::L1 => {
-            let wanted = box_coder::encode(target, anchor);
+            let wanted = coder.encode(target, anchor);
             delta.iter().zip(wanted).map(|(d, w)| (d - w).abs()).sum()
         }
-        BoxLoss::Giou => 1.0 - boxes::generalized_iou(box_coder::decode(delta, anchor), target),
+        BoxLoss::Giou => 1.0 - boxes::generalized_iou(coder.decode(delta, anchor), target),
     }
 }
 

@@ -1,12 +1,15 @@
-//! RetinaNet's task losses, as torchvision computes them.
+//! Task losses of RetinaNet and FCOS, as torchvision computes them.
 
 mod boxes;
+mod centerness;
 mod focal;
 
 use burn::tensor::Tensor;
 
+use self::boxes::Foreground;
+pub(super) use self::centerness::centerness_of_location;
 use super::levels::levels;
-use super::{Assignment, HeadOutput};
+use super::{Assignment, BoxCoder, HeadOutput};
 use crate::config::BoxLoss;
 
 /// What the losses depend on beside predictions and ground truth.
@@ -18,6 +21,8 @@ pub struct LossConfig {
     pub focal_alpha: f32,
     /// Exponent of the focal loss.
     pub focal_gamma: f32,
+    /// How box deltas are read.
+    pub box_coder: BoxCoder,
     /// Loss on boxes.
     pub box_loss: BoxLoss,
     /// Factor of the loss on boxes.
@@ -35,7 +40,7 @@ impl LossConfig {
     }
 }
 
-/// `loss_cls` and `loss_bbox`.
+/// `loss_cls` and `loss_bbox` of RetinaNet.
 ///
 /// ```text
 /// loss_cls  = 1/N Σ_images 1/max(1, F) Σ_{anchors not ignored, classes} focal(logit, target)
@@ -65,31 +70,75 @@ pub fn retinanet_losses(
     config: &LossConfig,
 ) -> Vec<(&'static str, Tensor<1>)> {
     let num_images = assignment.matched.len();
-    let levels = levels(
-        head,
-        config.num_classes,
-        num_images,
-        assignment.anchors_xyxy.len(),
-    );
-    // Weight of each image's sum over anchors.
     let weights: Vec<f32> = assignment
         .matched
         .iter()
-        .map(|matched| {
-            let foreground = matched.iter().filter(|&&object| object >= 0).count();
-            1.0 / (foreground.max(1) * num_images) as f32
-        })
+        .map(|matched| 1.0 / (num_foreground(matched).max(1) * num_images) as f32)
         .collect();
-    vec![
-        (
-            "loss_cls",
-            focal::focal_loss(head, assignment, &levels, &weights, config),
-        ),
-        (
-            "loss_bbox",
-            boxes::box_loss(head, assignment, &levels, &weights, config),
-        ),
-    ]
+    let (losses, _) = class_and_box_losses(head, assignment, &weights, config);
+    losses.into()
+}
+
+/// `loss_cls`, `loss_bbox` and `loss_ctrness` of FCOS (arXiv 2006.09214).
+///
+/// ```text
+/// loss_cls     = 1/max(1, F) Σ_{locations, classes} focal(logit, target)
+/// loss_bbox    = box_loss_weight/max(1, F) Σ_foreground 1 − GIoU(decode(δ), box)
+/// loss_ctrness = 1/max(1, F) Σ_foreground bce(centerness, √(min(l, r)/max(l, r) · min(t, b)/max(t, b)))
+/// ```
+/// with `F` the number of foreground locations of the batch, and `l, t, r, b` the distances from a
+/// location to the sides of its box. `bce` takes the sigmoid of the logit; the other terms are those of
+/// [`retinanet_losses`], with [`LossConfig::box_loss`] and [`LossConfig::box_coder`]. torchvision calls
+/// the three `classification`, `bbox_regression` and `bbox_ctrness`.
+///
+/// # Shapes
+/// Results are `[1]`.
+///
+/// # Reduction
+/// Sum over locations of all images, divided by the foreground locations of the batch (at least 1).
+/// Without any foreground `loss_bbox` and `loss_ctrness` are exactly 0 and still depend on the head.
+///
+/// # Gradients
+/// With respect to the head's outputs, through Burn's autodiff; first order; `loss_bbox` and
+/// `loss_ctrness` reach the foreground alone. Finite for logits of any size.
+///
+/// # Panics
+/// If head, assignment and `num_classes` do not belong together, or the head has no centerness.
+#[must_use]
+pub fn fcos_losses(
+    head: &HeadOutput,
+    assignment: &Assignment,
+    config: &LossConfig,
+) -> Vec<(&'static str, Tensor<1>)> {
+    let centerness = head.centerness.as_ref();
+    let centerness = centerness.expect("FCOS's head predicts centerness");
+    let matched = assignment.matched.iter();
+    let foreground: usize = matched.map(|matched| num_foreground(matched)).sum();
+    let weights = vec![1.0 / foreground.max(1) as f32; assignment.matched.len()];
+    let (losses, foreground) = class_and_box_losses(head, assignment, &weights, config);
+    let centerness = centerness::centerness_loss(centerness, &foreground);
+    let mut losses: Vec<_> = losses.into();
+    losses.push(("loss_ctrness", centerness));
+    losses
+}
+
+fn num_foreground(matched: &[i32]) -> usize {
+    matched.iter().filter(|&&object| object >= 0).count()
+}
+
+/// `loss_cls` and `loss_bbox` with the weight of each image's sum over anchors; and the foreground.
+fn class_and_box_losses(
+    head: &HeadOutput,
+    assignment: &Assignment,
+    weights: &[f32],
+    config: &LossConfig,
+) -> ([(&'static str, Tensor<1>); 2], Foreground) {
+    let anchors = assignment.anchors_xyxy.len();
+    let levels = levels(head, config.num_classes, weights.len(), anchors);
+    let foreground = Foreground::new(assignment, &levels, weights);
+    let classes = focal::focal_loss(head, assignment, &levels, weights, config);
+    let boxes = boxes::box_loss(head, &foreground, config);
+    ([("loss_cls", classes), ("loss_bbox", boxes)], foreground)
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! From raw outputs to final detections, as torchvision's RetinaNet.
+//! From a head's outputs to final detections, as torchvision's RetinaNet and FCOS.
 
 use rayon::prelude::*;
 
 use super::host_values::HostValues;
 use super::levels::{Level, levels};
-use super::{Detections, HeadOutput, box_coder, nms};
+use super::{BoxCoder, Detections, HeadOutput, nms};
 use crate::boxes::{self, BoxXyxy};
 
 /// Thresholds and limits.
@@ -12,6 +12,8 @@ use crate::boxes::{self, BoxXyxy};
 pub struct PostprocessConfig {
     /// Classes, background excluded.
     pub num_classes: usize,
+    /// How box deltas are read.
+    pub box_coder: BoxCoder,
     /// Scores not above it are dropped.
     pub score_threshold: f32,
     /// A box whose IoU with a better one of its class is above it is dropped.
@@ -31,7 +33,8 @@ struct Candidate {
     class: usize,
 }
 
-/// Final detections of each image: per level the best `topk_candidates` scores above the threshold,
+/// Final detections of each image. A score is the sigmoid of a logit; with centerness the geometric
+/// mean of it and the sigmoid of that, `√(σ(logit) σ(centerness))`. Per level the best `topk_candidates` scores above the threshold,
 /// decoded and clipped, then suppression within each class, then the best `detections_per_image`.
 ///
 /// Order: by descending score; equal scores by level (finest first), cell (row-major), anchor of the
@@ -40,7 +43,7 @@ struct Candidate {
 ///
 /// # Units
 /// Boxes in pixels of the network input, clipped to `sizes` (`[height, width]` without padding);
-/// scores are probabilities.
+/// scores lie in 0..1.
 ///
 /// # Panics
 /// If head, anchors, sizes and `num_classes` do not belong together.
@@ -54,7 +57,13 @@ pub fn detect(
     let levels = levels(head, config.num_classes, sizes.len(), anchors.len());
     let logits = HostValues::of(head.cls_logits.cells());
     let deltas = HostValues::of(head.box_deltas.cells());
-    let values = [logits.as_slice(), deltas.as_slice()];
+    let centerness = head.centerness.as_ref();
+    let centerness = centerness.map(|maps| HostValues::of(maps.cells()));
+    let values = Outputs {
+        logits: logits.as_slice(),
+        deltas: deltas.as_slice(),
+        centerness: centerness.as_ref().map(HostValues::as_slice),
+    };
     sizes
         .par_iter()
         .enumerate()
@@ -62,11 +71,19 @@ pub fn detect(
         .collect()
 }
 
+/// Values of the packed maps of a head.
+#[derive(Clone, Copy)]
+struct Outputs<'a> {
+    logits: &'a [f32],
+    deltas: &'a [f32],
+    centerness: Option<&'a [f32]>,
+}
+
 fn detect_image(
     image: usize,
     size: [usize; 2],
     levels: &[Level],
-    [logits, deltas]: [&[f32]; 2],
+    outputs: Outputs<'_>,
     anchors: &[BoxXyxy],
     config: &PostprocessConfig,
 ) -> Detections {
@@ -74,16 +91,18 @@ fn detect_image(
     for level in levels {
         let rows = level.rows(image);
         let part = |width: usize| rows.start * width..rows.end * width;
-        let logits = &logits[part(level.per_cell * config.num_classes)];
-        let (deltas, rest) = deltas[part(level.per_cell * 4)].as_chunks::<4>();
+        let logits = &outputs.logits[part(level.per_cell * config.num_classes)];
+        let (deltas, rest) = outputs.deltas[part(level.per_cell * 4)].as_chunks::<4>();
+        let centerness = outputs.centerness.map(|c| &c[part(level.per_cell)]);
         debug_assert!(rest.is_empty());
         for Candidate {
             score,
             anchor,
             class,
-        } in best_candidates(logits, config)
+        } in best_candidates(logits, centerness, config)
         {
-            let decoded = box_coder::decode(deltas[anchor], anchors[level.first_anchor + anchor]);
+            let anchor_xyxy = anchors[level.first_anchor + anchor];
+            let decoded = config.box_coder.decode(deltas[anchor], anchor_xyxy);
             all.boxes_xyxy.push(boxes::clip(decoded, size));
             all.scores.push(score);
             all.labels.push(class);
@@ -103,20 +122,35 @@ fn detect_image(
     }
 }
 
-/// The best scores of one level of one image, in order. `logits` is `[H*W*A, K]`.
-fn best_candidates(logits: &[f32], config: &PostprocessConfig) -> Vec<Candidate> {
+/// The best scores of one level of one image, in order. `logits` is `[H*W*A, K]`, `centerness`
+/// `[H*W*A]`.
+fn best_candidates(
+    logits: &[f32],
+    centerness: Option<&[f32]>,
+    config: &PostprocessConfig,
+) -> Vec<Candidate> {
+    let threshold = config.score_threshold;
     // Nearly all logits are far below the threshold: comparing saves their exponentials. One unit
-    // of slack leaves the decision to the score itself, whatever the rounding.
-    let bound = config.score_threshold.max(0.0);
-    let bound = (bound / (1.0 - bound)).ln() - 1.0;
+    // of slack, and an end to the bound where it grows without limit, leave the decision to the score
+    // itself, whatever the rounding.
+    let bound = |probability: f32| {
+        let probability = probability.clamp(0.0, 1.0 - 1e-6);
+        (probability / (1.0 - probability)).ln() - 1.0
+    };
+    let plain = bound(threshold);
     let mut candidates = Vec::new();
     for (anchor, logits) in logits.chunks(config.num_classes).enumerate() {
+        let central = centerness.map(|centerness| sigmoid(centerness[anchor]));
+        let bound = central.map_or(plain, |central| bound(threshold * threshold / central));
         for (class, &logit) in logits.iter().enumerate() {
             if logit <= bound {
                 continue;
             }
-            let score = 1.0 / (1.0 + (-logit).exp());
-            if score > config.score_threshold {
+            let score = match central {
+                None => sigmoid(logit),
+                Some(central) => (sigmoid(logit) * central).sqrt(),
+            };
+            if score > threshold {
                 candidates.push(Candidate {
                     score,
                     anchor,
@@ -136,6 +170,10 @@ fn best_candidates(logits: &[f32], config: &PostprocessConfig) -> Vec<Candidate>
     }
     candidates.sort_unstable_by(order);
     candidates
+}
+
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
 }
 
 #[cfg(test)]

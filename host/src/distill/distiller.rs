@@ -1,38 +1,43 @@
-//! One method, bound to a student (and a teacher), with its weights; asked once a micro-batch.
+//! One method, bound to a student (and teachers), with its weights; asked once a micro-batch.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use burn::backend::DispatchDevice;
 use burn::tensor::{Device, Tensor};
 
-use crate::config::{DistillConfig, Execution, check_plugin_config};
+use crate::config::{Execution, MethodEntry, check_plugin_config};
 use crate::model::Detector;
-use crate::plugin::{
-    CallInfo, Library, LossSpec, Method, MethodManifest, Plan, TapBinding, TensorSpec,
-};
+use crate::plugin::{CallInfo, Library, Method, MethodManifest, Plan, TapBinding, TensorSpec};
 use crate::state::{Array, StateDict};
 use crate::values::{flat_tensor_on, into_vec};
 
 use super::DistillError;
 use super::execution::{self, Executor};
 use super::programs::Programs;
+use super::roles::Roles;
 use super::schedule::Schedule;
 use super::step::{array_muts, zeros};
-use super::taps::{self, TEACHER};
+use super::taps::{self, STUDENT};
+use super::weights::{Only, Terms};
 use super::{maps, targets};
 
-/// Name of the task losses on a method's maps among the terms of the total, and in
-/// `distill.loss_weights`.
+/// Name of the task losses on a method's maps among the terms of the total, and in the
+/// `loss_weights` and `loss_schedules` of the configuration.
 pub const MAPS: &str = "maps";
 
 /// A bound method with its parameters and buffers.
 pub struct Distiller {
     pub(super) method: Method,
     pub(super) manifest: MethodManifest,
+    /// Who plays which role of a teacher.
+    pub(super) cast: Roles,
     pub(super) bindings: Vec<TapBinding>,
     pub(super) plan: Plan,
     /// For each tap that the head reads, the slot of the map in its place.
     pub(super) map_order: Vec<usize>,
+    terms: Terms,
+    /// At the step for which [`Distiller::weigh_at`] was called last.
     pub(super) loss_weights: Vec<f64>,
     maps_weight: f64,
     /// Where `params_on_device` is empty, the parameters; else their extents alone.
@@ -46,30 +51,37 @@ pub struct Distiller {
     pub(super) programs: Programs,
 }
 
-/// Weights of a method's terms in the total.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TermWeights {
-    losses: Vec<f64>,
-    maps: f64,
-}
-
 /// The models a method is bound to.
 #[derive(Clone, Copy)]
 pub struct Models<'a> {
     /// The model to deploy.
     pub student: &'a dyn Detector,
-    /// The model to learn from.
-    pub teacher: Option<&'a dyn Detector>,
+    /// The models to learn from, by the name under which each is configured.
+    pub teachers: &'a BTreeMap<String, TeacherModel<'a>>,
 }
 
-/// The manifest of the method that `config` names (empty: the plugin's only one).
+/// A model to learn from.
+#[derive(Clone, Copy)]
+pub struct TeacherModel<'a> {
+    /// Its architecture.
+    pub detector: &'a dyn Detector,
+    /// Whether its images have another size than the student's.
+    pub has_own_size: bool,
+}
+
+/// The manifest of the method that `entry` names (empty: the plugin's only one).
 ///
 /// # Errors
 /// If the plugin has no such method.
-pub fn method_manifest(library: &Library, id: &str) -> Result<MethodManifest, DistillError> {
+pub fn method_manifest(
+    library: &Library,
+    entry: MethodEntry<'_>,
+) -> Result<MethodManifest, DistillError> {
+    let id = entry.config.method.as_str();
     match library.method_manifest(id) {
         Some(manifest) => Ok(manifest.clone()),
         None => Err(DistillError::UnknownMethod {
+            key: entry.key("method"),
             plugin: library.manifest().plugin.clone(),
             method: id.into(),
             known: taps::names(library.manifest().methods.iter().map(|m| m.id.as_str())),
@@ -86,20 +98,25 @@ impl Distiller {
     /// fails.
     pub fn bind(
         library: &Arc<Library>,
-        config: &DistillConfig,
+        entry: MethodEntry<'_>,
         models: Models<'_>,
+        cast: &Roles,
         device: &Device,
         call: &CallInfo,
     ) -> Result<Self, DistillError> {
-        let manifest = method_manifest(library, &config.method)?;
-        let config_json =
-            check_plugin_config(&manifest.config_schema, &config.config, &manifest.id)?;
-        let bindings = taps::bind(&manifest, models.student, models.teacher, &config.taps)?;
+        let manifest = method_manifest(library, entry)?;
+        let config_json = check_plugin_config(
+            &manifest.config_schema,
+            &entry.config.config,
+            &entry.key("config"),
+            &manifest.id,
+        )?;
+        let bindings = taps::bind(&manifest, models, cast, entry)?;
         targets::check_names(&manifest)?;
         let mut method = Method::create(library, &manifest.id, &config_json, call)?;
         method.set_num_classes(models.student.num_classes());
         let plan = method.plan(&bindings, call)?;
-        targets::check_models(&manifest, &plan, models)?;
+        targets::check_models(&manifest, &plan, models, cast)?;
         let head_taps = models.student.head_taps();
         let map_order = maps::in_head_order(&plan, &bindings, &head_taps).map_err(|reason| {
             DistillError::Plan {
@@ -107,23 +124,25 @@ impl Distiller {
                 reason,
             }
         })?;
-        let loss_weights = loss_weights(&manifest, &plan, config)?;
-        let maps_weight = config.loss_weights.get(MAPS).copied().unwrap_or(1.0);
+        let terms = Terms::new(&manifest.id, &plan, entry)?;
+        let (loss_weights, maps_weight) = terms.at(0, plan.losses.len());
         let allocate = |specs: &[TensorSpec]| specs.iter().map(|s| zeros(&s.shape)).collect();
-        let executor = execution::choose(&method, config.execution)?;
+        let executor = execution::choose(&method, entry)?;
         let only = method.program_door().is_some_and(|door| door.only);
         let mut distiller = Distiller {
             params: allocate(&plan.params),
             params_on_device: Vec::new(),
             buffers: allocate(&plan.buffers),
             executor,
-            may_fall_back: config.execution == Execution::Auto && !only,
+            may_fall_back: entry.config.execution == Execution::Auto && !only,
             programs: Programs::new(device.clone()),
             method,
             manifest,
+            cast: cast.clone(),
             bindings,
             plan,
             map_order,
+            terms,
             loss_weights,
             maps_weight,
         };
@@ -161,37 +180,48 @@ impl Distiller {
         &self.bindings
     }
 
-    /// Names of the taps that the method uses of the model in `role`.
+    /// Taps of the student that the method reads.
     #[must_use]
-    pub fn tap_names(&self, role: &str) -> Vec<String> {
-        self.bindings
-            .iter()
-            .zip(&self.plan.tap_use)
-            .filter(|(binding, used)| binding.role == role && **used != 0)
-            .map(|(binding, _)| binding.name.clone())
-            .collect()
+    pub fn student_taps(&self) -> Vec<String> {
+        self.tap_names(|role| role == STUDENT)
     }
 
-    /// Whether a target is made from what the head of the model in `role` gives.
-    #[must_use]
-    pub fn reads_predictions(&self, role: &str) -> bool {
-        self.read_targets()
-            .any(|name| targets::role_of(name) == Some(role))
+    /// Student taps for which the plan declares a gradient.
+    pub fn gradient_taps(&self) -> impl Iterator<Item = &str> {
+        let used = self.bindings.iter().zip(&self.plan.tap_use);
+        used.filter(|(tap, used)| tap.grad && **used & kd_abi::KD_USE_GRAD != 0)
+            .map(|(tap, _)| tap.name.as_str())
     }
 
-    fn read_targets(&self) -> impl Iterator<Item = &str> {
+    /// Taps that the method reads of the teacher configured as `name`, in whatever roles it plays.
+    #[must_use]
+    pub fn teacher_taps(&self, name: &str) -> Vec<String> {
+        self.tap_names(|role| self.cast.get(role).is_some_and(|player| player == name))
+    }
+
+    /// Whether a target is made from what the head of the model called `name` gives: `student`, or a
+    /// configured teacher.
+    #[must_use]
+    pub fn reads_predictions(&self, name: &str) -> bool {
         let all = self.manifest.targets.iter().zip(&self.plan.target_use);
-        all.filter(|(_, read)| **read)
-            .map(|(name, _)| name.as_str())
+        let mut read = all.filter(|(_, read)| **read);
+        read.any(|(target, _)| {
+            targets::role_of(target).is_some_and(|role| self.player(role) == name)
+        })
     }
 
-    /// True if the method reads a teacher.
-    #[must_use]
-    pub fn uses_teacher(&self) -> bool {
-        !self.tap_names(TEACHER).is_empty() || self.reads_predictions(TEACHER)
+    /// What the model in `role` is called: as configured for a teacher.
+    pub(super) fn player<'a>(&'a self, role: &'a str) -> &'a str {
+        self.cast.get(role).map_or(role, String::as_str)
     }
 
-    /// Losses with the weight each has in the total.
+    fn tap_names(&self, of: impl Fn(&str) -> bool) -> Vec<String> {
+        let bindings = self.bindings.iter().zip(&self.plan.tap_use);
+        let read = bindings.filter(|(binding, used)| of(&binding.role) && **used != 0);
+        read.map(|(binding, _)| binding.name.clone()).collect()
+    }
+
+    /// Losses with the weight each has in the total now.
     pub fn losses(&self) -> impl Iterator<Item = (&str, f64)> {
         self.plan
             .losses
@@ -206,30 +236,43 @@ impl Distiller {
         !self.plan.maps.is_empty()
     }
 
-    /// Weight of the student's task losses on the method's maps.
+    /// Weight of the student's task losses on the method's maps, now.
     #[must_use]
     pub fn maps_weight(&self) -> f64 {
         self.maps_weight
     }
 
-    /// Gives every term weight 0 but the one called `term`: a loss, or [`MAPS`]. Returns the weights
-    /// before.
-    pub fn weigh_only(&mut self, term: &str) -> TermWeights {
-        let only = |name: &str, weight: f64| if name == term { weight } else { 0.0 };
-        let losses = self.losses().map(|(name, w)| only(name, w)).collect();
-        let maps = only(MAPS, self.maps_weight);
-        let before = TermWeights {
-            losses: self.loss_weights.clone(),
-            maps: self.maps_weight,
-        };
-        self.weigh(TermWeights { losses, maps });
-        before
+    /// Whether anything of the method counts now: without, it must leave no trace in the student.
+    #[must_use]
+    pub fn has_weight(&self) -> bool {
+        let maps = self.has_maps() && self.maps_weight != 0.0;
+        maps || self.loss_weights.iter().any(|weight| *weight != 0.0)
     }
 
-    /// Sets the weights of all terms.
-    pub fn weigh(&mut self, weights: TermWeights) {
-        self.loss_weights = weights.losses;
-        self.maps_weight = weights.maps;
+    /// Names of the losses and metrics that it reports.
+    pub fn reported(&self) -> impl Iterator<Item = &str> {
+        let losses = self.plan.losses.iter().map(|loss| loss.name.as_str());
+        losses.chain(self.manifest.metrics.iter().map(String::as_str))
+    }
+
+    /// Terms whose weight is scheduled, with the weight of an optimizer step.
+    pub fn scheduled_weights(&self, step: u64) -> impl Iterator<Item = (&str, f64)> {
+        self.terms.scheduled(step)
+    }
+
+    /// Lets some terms count alone.
+    pub(super) fn count(&mut self, only: Only) {
+        self.terms.count(only);
+    }
+
+    /// Lays schedules of weights out over a run.
+    pub(super) fn place_weights(&mut self, total: u64, per_epoch: u64) -> Result<(), DistillError> {
+        self.terms.place(total, per_epoch)
+    }
+
+    /// Gives every term its weight at an optimizer step.
+    pub fn weigh_at(&mut self, step: u64) {
+        (self.loss_weights, self.maps_weight) = self.terms.at(step, self.plan.losses.len());
     }
 
     /// Names of the learned parameters, in the order of [`super::DistillStep::param_gradients`].
@@ -279,7 +322,7 @@ impl Distiller {
         }
     }
 
-    /// The phases the method asks for, placed in a run.
+    /// The phases the method declares, placed in a run; none if it declares none.
     ///
     /// # Errors
     /// If the declared schedule breaks the schema or asks for what this host cannot do.
@@ -287,9 +330,9 @@ impl Distiller {
         &self,
         total_steps: u64,
         steps_per_epoch: u64,
-    ) -> Result<Schedule, DistillError> {
+    ) -> Result<Option<Schedule>, DistillError> {
         match &self.plan.schedule_json {
-            None => Ok(Schedule::single(total_steps)),
+            None => Ok(None),
             Some(json) => Schedule::parse(json, total_steps, steps_per_epoch).map_err(|reason| {
                 DistillError::Schedule {
                     method: self.manifest.id.clone(),
@@ -357,30 +400,4 @@ impl Distiller {
         self.place_params();
         Ok(())
     }
-}
-
-fn loss_weights(
-    manifest: &MethodManifest,
-    plan: &Plan,
-    config: &DistillConfig,
-) -> Result<Vec<f64>, DistillError> {
-    let maps = (!plan.maps.is_empty()).then_some(MAPS);
-    let known = || plan.losses.iter().map(|l| l.name.as_str()).chain(maps);
-    for name in config.loss_weights.keys() {
-        if !known().any(|known| known == name) {
-            return Err(DistillError::UnknownLoss {
-                method: manifest.id.clone(),
-                name: name.clone(),
-                known: taps::names(known()),
-            });
-        }
-    }
-    let weight = |l: &LossSpec| {
-        config
-            .loss_weights
-            .get(&l.name)
-            .copied()
-            .unwrap_or(l.default_weight)
-    };
-    Ok(plan.losses.iter().map(weight).collect())
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-use crate::config::Execution;
+use crate::config::{Execution, MethodEntry};
 use crate::plugin::Method;
 
 use super::DistillError;
@@ -36,7 +36,8 @@ fn warn_once(method: &str, format: &str) {
 ///
 /// # Errors
 /// If what is asked for, or what is left, is not offered.
-pub fn choose(method: &Method, wanted: Execution) -> Result<Executor, DistillError> {
+pub fn choose(method: &Method, entry: MethodEntry<'_>) -> Result<Executor, DistillError> {
+    let (wanted, key) = (entry.config.execution, entry.key("execution"));
     let refuse = |reason: String| {
         Err(DistillError::Program {
             method: method.manifest().id.clone(),
@@ -47,18 +48,17 @@ pub fn choose(method: &Method, wanted: Execution) -> Result<Executor, DistillErr
         return match wanted {
             Execution::Auto | Execution::Plugin => Ok(Executor::Plugin),
             Execution::Program => {
-                refuse("the plugin offers none; leave `distill.execution` at `auto`".to_owned())
+                refuse(format!("the plugin offers none; leave `{key}` at `auto`"))
             }
         };
     };
     let readable = door.format == kd_graph::FORMAT;
     match (wanted, readable, door.only) {
         (Execution::Plugin, _, false) => Ok(Executor::Plugin),
-        (Execution::Plugin, _, true) => refuse(
-            "the plugin cannot compute by itself; leave `distill.execution` at `auto`, or use a \
-             build of it with `--features cpu`"
-                .to_owned(),
-        ),
+        (Execution::Plugin, _, true) => refuse(format!(
+            "the plugin cannot compute by itself; leave `{key}` at `auto`, or use a build of it \
+             with `--features cpu`"
+        )),
         (_, true, _) => Ok(Executor::Program),
         (Execution::Auto, false, false) => {
             warn_once(&method.manifest().id, &door.format);

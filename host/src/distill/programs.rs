@@ -96,6 +96,13 @@ impl Programs {
         };
         check::check(&program, &interface, &Limits::default())
             .map_err(|error| refused(error.to_string()))?;
+        tracing::debug!(
+            target: "kdhost::distill",
+            "method `{}`: traced a program ({:?}, {} bytes)",
+            method.manifest().id,
+            key.kind,
+            bytes.len()
+        );
         let ready = compiled::compile(&program, &self.device);
         Ok(Taken {
             program: ready.map_err(|failure| refused(failure.to_string()))?,

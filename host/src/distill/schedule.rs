@@ -13,6 +13,7 @@
 
 use serde::Deserialize;
 
+use crate::config::Moment;
 use crate::model::Part;
 
 /// As the plugin wrote it.
@@ -43,24 +44,13 @@ struct RawStage {
 struct RawPhase {
     name: String,
     #[serde(default)]
-    until: Option<Until>,
+    until: Option<Moment>,
     #[serde(default)]
     learn: Learn,
     #[serde(default)]
     lr_scale: LrScale,
     #[serde(default = "yes")]
     distill_gradient: bool,
-}
-
-/// When a phase ends, counted from the start of the run.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum Until {
-    Fraction(f64),
-    Iters(u64),
-    Epochs(u64),
-    /// Steps before the end of the run.
-    ItersBeforeEnd(u64),
 }
 
 /// Which parts learn.
@@ -188,11 +178,15 @@ impl Schedule {
         }
     }
 
-    /// Checks the JSON against the schema and places its phases in a run.
+    /// Checks the JSON against the schema and places its phases in a run; none if it has none.
     ///
     /// # Errors
     /// A sentence that names the entry that is wrong.
-    pub fn parse(json: &str, total_steps: u64, steps_per_epoch: u64) -> Result<Self, String> {
+    pub fn parse(
+        json: &str,
+        total_steps: u64,
+        steps_per_epoch: u64,
+    ) -> Result<Option<Self>, String> {
         let raw: RawSchedule = serde_json::from_str(json).map_err(|e| e.to_string())?;
         let [stage] = raw.stages.as_slice() else {
             return Err(format!(
@@ -213,7 +207,7 @@ impl Schedule {
             ));
         }
         if stage.phases.is_empty() {
-            return Ok(Self::single(total_steps));
+            return Ok(None);
         }
         let last = stage.phases.len() - 1;
         let mut phases = Vec::new();
@@ -228,15 +222,9 @@ impl Schedule {
                 (None, false) => {
                     return Err(format!("{}: every phase but the last needs `until`", at()));
                 }
-                (Some(Until::Fraction(f)), false) if (0.0..=1.0).contains(&f) => {
-                    (f * total_steps as f64).round() as u64
-                }
-                (Some(Until::Fraction(f)), false) => {
-                    return Err(format!("{}: `fraction` is {f}, expected 0..=1", at()));
-                }
-                (Some(Until::Iters(n)), false) => n,
-                (Some(Until::Epochs(n)), false) => n * steps_per_epoch,
-                (Some(Until::ItersBeforeEnd(n)), false) => total_steps.saturating_sub(n),
+                (Some(until), false) => until
+                    .step(total_steps, steps_per_epoch)
+                    .map_err(|reason| format!("{}: {reason}", at()))?,
             }
             .min(total_steps);
             if end < start {
@@ -265,7 +253,7 @@ impl Schedule {
             });
             start = end;
         }
-        Ok(Schedule { phases })
+        Ok(Some(Schedule { phases }))
     }
 
     /// Index and phase of an optimizer step.
@@ -291,7 +279,7 @@ mod tests {
             {"name":"b","until":{"epochs":2}},
             {"name":"c","until":{"fraction":0.5},"distill_gradient":false},
             {"name":"d","lr_scale":{"method":0.1}}]}]}"#;
-        let schedule = Schedule::parse(json, 100, 20).unwrap();
+        let schedule = Schedule::parse(json, 100, 20).unwrap().unwrap();
         let ends: Vec<_> = schedule.phases.iter().map(|p| (p.start, p.end)).collect();
         assert_eq!(ends, [(0, 10), (10, 40), (40, 50), (50, 100)]);
         assert!(!schedule.at(9).1.learn.part(Part::Backbone));

@@ -16,8 +16,7 @@ use crate::values::Values;
 use super::DistillError;
 use super::distiller::Distiller;
 use super::execution::Executor;
-use super::taps::STUDENT;
-use super::targets::{Sources, Target};
+use super::targets::{self, Sources, Target};
 
 /// What a method answered for one micro-batch.
 #[derive(Debug)]
@@ -42,6 +41,8 @@ pub struct DistillStep {
 
 /// Taps by name.
 pub type TapValues = BTreeMap<String, Tensor<4>>;
+/// Taps by the name of their model: `student`, or a configured teacher.
+pub type ModelTaps<'a> = BTreeMap<&'a str, &'a TapValues>;
 
 impl Distiller {
     /// Runs the method on one micro-batch, whose targets are made from `sources`.
@@ -54,21 +55,18 @@ impl Distiller {
     /// If an entry fails, a loss, map or gradient is not finite, or as `judge`.
     ///
     /// # Panics
-    /// If a tap that the method uses is missing from `student` or `teacher`: a bug of the engine.
+    /// If a tap that the method uses is missing: a bug of the engine.
     pub fn step<E: From<DistillError>>(
         &mut self,
         call: &CallInfo,
-        student: &TapValues,
-        teacher: &TapValues,
+        taps: &ModelTaps<'_>,
         sources: &Sources<'_>,
         scale: f32,
         judge: impl FnOnce(Vec<Tensor<4>>) -> Result<Vec<Tensor<4>>, E>,
     ) -> Result<DistillStep, E> {
         match self.executor {
-            Executor::Program => {
-                self.step_by_program(call, student, teacher, sources, scale, judge)
-            }
-            Executor::Plugin => self.step_by_plugin(call, student, teacher, sources, scale, judge),
+            Executor::Program => self.step_by_program(call, taps, sources, scale, judge),
+            Executor::Plugin => self.step_by_plugin(call, taps, sources, scale, judge),
         }
     }
 
@@ -83,16 +81,15 @@ impl Distiller {
     pub fn maps(
         &mut self,
         call: &CallInfo,
-        student: &TapValues,
-        teacher: &TapValues,
+        taps: &ModelTaps<'_>,
         sources: &Sources<'_>,
     ) -> Result<Vec<Tensor<4>>, DistillError> {
         if self.plan.maps.is_empty() {
             return Ok(Vec::new());
         }
         match self.executor {
-            Executor::Program => self.maps_by_program(call, student, teacher, sources),
-            Executor::Plugin => self.maps_by_plugin(call, student, teacher, sources),
+            Executor::Program => self.maps_by_program(call, taps, sources),
+            Executor::Plugin => self.maps_by_plugin(call, taps, sources),
         }
     }
 
@@ -100,20 +97,11 @@ impl Distiller {
     ///
     /// # Panics
     /// If a used tap is missing: a bug of the engine.
-    fn used_taps<T>(
-        &self,
-        student: &TapValues,
-        teacher: &TapValues,
-        of: impl Fn(&Tensor<4>) -> T,
-    ) -> Vec<Option<T>> {
+    fn used_taps<T>(&self, taps: &ModelTaps<'_>, of: impl Fn(&Tensor<4>) -> T) -> Vec<Option<T>> {
         let tap = |(binding, used): (&TapBinding, &u32)| {
-            let from = if binding.role == STUDENT {
-                student
-            } else {
-                teacher
-            };
             (*used != 0).then(|| {
-                let tap = from.get(&binding.name);
+                let model = taps.get(self.player(&binding.role));
+                let tap = model.and_then(|taps| taps.get(&binding.name));
                 of(tap.expect("the engine requests every used tap"))
             })
         };
@@ -124,7 +112,11 @@ impl Distiller {
     /// The targets of the manifest; without elements where the plan does not read one.
     fn targets(&self, sources: &Sources<'_>) -> Vec<Rc<Target>> {
         let target = |(name, read): (&String, &bool)| match read {
-            true => sources.target(name),
+            // Methods share what is made of one model, in whatever roles it plays for each.
+            true => match targets::role_of(name) {
+                Some(role) => sources.target(&name.replacen(role, self.player(role), 1)),
+                None => sources.target(name),
+            },
             false => Rc::new(Target::unread()),
         };
         let all = self.manifest.targets.iter().zip(&self.plan.target_use);

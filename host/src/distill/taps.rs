@@ -1,13 +1,16 @@
 //! Binding tap patterns of a manifest to the taps that the models have.
 
-use crate::model::{Detector, TapSpec};
+use crate::config::MethodEntry;
+use crate::model::TapSpec;
 use crate::plugin::{MethodManifest, TapBinding};
 
 use super::DistillError;
+use super::distiller::Models;
+use super::roles::Roles;
 
 /// Role of the model to deploy.
 pub const STUDENT: &str = "student";
-/// Role of the model to learn from.
+/// Role of the model to learn from, and the name of the one that `[teacher]` configures.
 pub const TEACHER: &str = "teacher";
 
 /// True if `pattern` covers `name`. `*` stands for any characters within one dot-separated segment.
@@ -41,41 +44,32 @@ fn segment_matches(pattern: &str, text: &str) -> bool {
     }
 }
 
-/// True if the method taps a teacher.
-#[must_use]
-pub fn needs_teacher(manifest: &MethodManifest) -> bool {
-    manifest
-        .taps
-        .iter()
-        .any(|tap| tap.role == TEACHER && !tap.optional)
-}
-
 /// The concrete taps of a method: the manifest's order, within a pattern the model's order.
 ///
-/// `only` restricts the names of all roles; empty means everything the method asks for.
+/// `cast` says who plays which role of a teacher; optional taps of a role that nobody plays are left
+/// out. `taps` of the entry restricts the names of all roles; empty means everything the method asks
+/// for.
 ///
 /// # Errors
-/// If a pattern that is not optional matches nothing, a role cannot be filled, or `only` names a
-/// tap that the method does not use.
+/// If a pattern that is not optional matches nothing, or the entry names a tap that the method does
+/// not use.
 pub fn bind(
     manifest: &MethodManifest,
-    student: &dyn Detector,
-    teacher: Option<&dyn Detector>,
-    only: &[String],
+    models: Models<'_>,
+    cast: &Roles,
+    entry: MethodEntry<'_>,
 ) -> Result<Vec<TapBinding>, DistillError> {
+    let only = &entry.config.taps;
     let mut bound: Vec<TapBinding> = Vec::new();
     for tap in &manifest.taps {
-        let specs: &[TapSpec] = match (tap.role.as_str(), teacher) {
-            (STUDENT, _) => student.taps(),
-            (TEACHER, Some(teacher)) => teacher.taps(),
-            (TEACHER, None) if tap.optional => continue,
-            (TEACHER, None) => &[],
-            _ => {
-                return Err(DistillError::UnknownRole {
-                    method: manifest.id.clone(),
-                    role: tap.role.clone(),
-                });
-            }
+        let player = cast
+            .get(&tap.role)
+            .and_then(|name| models.teachers.get(name));
+        let specs: &[TapSpec] = match (tap.role.as_str(), player) {
+            (STUDENT, _) => models.student.taps(),
+            (_, Some(teacher)) => teacher.detector.taps(),
+            (_, None) if tap.optional => continue,
+            (_, None) => &[],
         };
         let found: Vec<&TapSpec> = specs
             .iter()
@@ -108,6 +102,7 @@ pub fn bind(
     for name in only {
         if !bound.iter().any(|b| &b.name == name) {
             return Err(DistillError::UnusedTap {
+                key: entry.key("taps"),
                 method: manifest.id.clone(),
                 name: name.clone(),
                 known: names(bound.iter().map(|b| b.name.as_str())),

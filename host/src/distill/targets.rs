@@ -36,7 +36,8 @@ use crate::plugin::{MethodManifest, Plan};
 
 use super::DistillError;
 use super::distiller::Models;
-use super::taps::{STUDENT, TEACHER};
+use super::roles::Roles;
+use super::taps::STUDENT;
 
 /// What a target holds, flat over the batch.
 #[derive(Clone, Debug, PartialEq)]
@@ -158,11 +159,14 @@ pub(super) fn check_models(
     manifest: &MethodManifest,
     plan: &Plan,
     models: Models<'_>,
+    cast: &Roles,
 ) -> Result<(), DistillError> {
     for (name, read) in manifest.targets.iter().zip(&plan.target_use) {
         let reason = match find(name) {
             Some(Kind::FgMask(level)) if *read => level_missing(models, level),
-            Some(Kind::OfPrediction { role, .. }) if *read => prediction_missing(models, role),
+            Some(Kind::OfPrediction { role, .. }) if *read => {
+                prediction_missing(models, cast, role)
+            }
             _ => None,
         };
         if let Some(reason) = reason {
@@ -182,17 +186,28 @@ fn level_missing(models: Models<'_>, level: &str) -> Option<String> {
     missing.then(|| format!("the student's head reads {}", taps.join(", ")))
 }
 
-fn prediction_missing(models: Models<'_>, role: &str) -> Option<String> {
+fn prediction_missing(models: Models<'_>, cast: &Roles, role: &str) -> Option<String> {
     if role == STUDENT {
         return None;
     }
-    let Some(teacher) = models.teacher.filter(|_| role == TEACHER) else {
+    let Some((name, teacher)) = cast
+        .get(role)
+        .and_then(|name| models.teachers.get_key_value(name))
+    else {
         return Some(format!("there is no model in the role `{role}`"));
     };
-    let [of_teacher, of_student] = [teacher, models.student].map(|m| m.anchors([PROBE; 2]));
+    if teacher.has_own_size {
+        return Some(format!(
+            "images of teacher `{name}` have another size than the student's, and it predicts at \
+             other places; leave its `input_size` at `[]`, or choose options that do without this \
+             target"
+        ));
+    }
+    let [of_teacher, of_student] =
+        [teacher.detector, models.student].map(|m| m.anchors([PROBE; 2]));
     (of_teacher != of_student).then(|| {
         format!(
-            "the teacher predicts at other places than the student: {} anchors on an input of \
+            "teacher `{name}` predicts at other places than the student: {} anchors on an input of \
              {PROBE}x{PROBE} pixels, the student {}; give both the same detector and anchors, or \
              choose options that do without this target",
             of_teacher.len(),

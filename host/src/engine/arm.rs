@@ -16,6 +16,7 @@ use super::EngineError;
 use super::interrupt::Interrupt;
 use super::progress::ProgressMode;
 use super::table::Row;
+use super::teacher::Teachers;
 use super::train::{self, Datasets, Outcome, Run, config_hash};
 
 const RESULT: &str = "result.json";
@@ -96,8 +97,8 @@ pub fn run(
         label,
         config,
         datasets,
-        library: None,
-        teacher: None,
+        chosen: &[],
+        teachers: Teachers::new(),
         folder: &folder,
         resume,
         progress,
@@ -117,8 +118,8 @@ pub fn row(name: &str, outcome: &Outcome) -> Row {
     Row {
         name: name.into(),
         metrics: outcome.metrics.clone(),
-        oracle: outcome.oracle.clone(),
-        step: outcome.step,
+        oracles: outcome.oracles.clone(),
+        step: outcome.step.clone(),
         peak_bytes: outcome.peak_bytes,
         reused: false,
     }

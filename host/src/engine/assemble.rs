@@ -8,38 +8,51 @@ use tracing::info;
 use crate::config::Config;
 use crate::distill::Distiller;
 use crate::distill::distiller::Models;
+use crate::distill::methods::{Bound, Methods};
 use crate::distill::schedule::Schedule;
 use crate::model::{self, Detector};
-use crate::plugin::{CallInfo, Library};
+use crate::plugin::CallInfo;
 use crate::state::StateDict;
 
 use super::EngineError;
 use super::checkpoint::Snapshot;
 use super::ema::Ema;
 use super::environment::PluginFacts;
+use super::job::{self, Chosen};
 use super::lr_schedule::LrSchedule;
 use super::optim::{Algorithm, MethodOptimizer, Optimizer, ParamGroups, method_param};
 use super::step::Learner;
-use super::teacher::Teacher;
+use super::teacher::Teachers;
 use super::weights::ModelWeights;
 
-/// What `environment.json` says of the plugin.
-pub(super) fn plugin_facts(library: &Library, config: &Config) -> PluginFacts {
-    PluginFacts {
-        path: library.path().into(),
-        sha256: library.sha256().into(),
-        method: config.distill.method.clone(),
-        manifest: serde_json::to_value(library.manifest()).expect("a manifest is plain data"),
-    }
+/// What `environment.json` says of the plugins.
+pub(super) fn plugin_facts(chosen: &[Chosen<'_>]) -> BTreeMap<String, PluginFacts> {
+    let facts = |chosen: &Chosen<'_>| {
+        let library = &chosen.library;
+        let facts = PluginFacts {
+            path: library.path().into(),
+            sha256: library.sha256().into(),
+            method: chosen.manifest.id.clone(),
+            manifest: serde_json::to_value(library.manifest()).expect("a manifest is plain data"),
+        };
+        (chosen.label.clone(), facts)
+    };
+    chosen.iter().map(facts).collect()
+}
+
+/// SHA-256 of the plugin file of each method, by label.
+pub(super) fn plugin_hashes(chosen: &[Chosen<'_>]) -> BTreeMap<String, String> {
+    let hash = |chosen: &Chosen<'_>| (chosen.label.clone(), chosen.library.sha256().to_owned());
+    chosen.iter().map(hash).collect()
 }
 
 /// Everything a step needs, at its start.
 pub(super) fn learner(
     label: &str,
     config: &Config,
-    library: Option<&Arc<Library>>,
+    chosen: &[Chosen<'_>],
     detector: Arc<dyn Detector>,
-    teacher: Option<Teacher>,
+    teachers: Teachers,
     [total_steps, steps_per_epoch]: [u64; 2],
 ) -> Result<Learner, EngineError> {
     let train = &config.train;
@@ -54,14 +67,10 @@ pub(super) fn learner(
     }
     let device = config.compute_device().open()?;
     let weights = ModelWeights::from_state(detector.as_ref(), &state)?.on(&device);
-    let teacher = teacher.map(|teacher| teacher.on(&device));
-    let (distiller, schedule) = method(
-        config,
-        library,
-        detector.as_ref(),
-        teacher.as_ref(),
-        [total_steps, steps_per_epoch],
-    )?;
+    let teachers = teachers.into_iter();
+    let teachers: Teachers = teachers.map(|(name, t)| (name, t.on(&device))).collect();
+    let lengths = [total_steps, steps_per_epoch];
+    let (methods, schedule) = methods(config, chosen, detector.as_ref(), &teachers, lengths)?;
     Ok(Learner {
         ema: (train.ema_decay > 0.0).then(|| Ema::new(&weights, train.ema_decay)),
         detector,
@@ -72,41 +81,38 @@ pub(super) fn learner(
         groups: ParamGroups::from_config(train),
         lr: LrSchedule::new(train, steps_per_epoch, total_steps),
         schedule,
-        distiller,
-        teacher,
+        methods,
+        teachers,
         grad_clip_norm: train.grad_clip_norm,
         grad_clip_value: train.grad_clip_value,
         task_weight: 1.0,
     })
 }
 
-/// The method of a run, bound to its models and with its initial state, and the phases it asks for.
-pub(super) fn method(
+/// The methods of a run, bound to its models and with their initial state, and the phases of the run.
+pub(super) fn methods(
     config: &Config,
-    library: Option<&Arc<Library>>,
+    chosen: &[Chosen<'_>],
     student: &dyn Detector,
-    teacher: Option<&Teacher>,
+    teachers: &Teachers,
     [total_steps, steps_per_epoch]: [u64; 2],
-) -> Result<(Option<Distiller>, Schedule), EngineError> {
-    let Some(library) = library else {
-        return Ok((None, Schedule::single(total_steps)));
-    };
+) -> Result<(Methods, Schedule), EngineError> {
+    let models = teachers.iter().map(|(name, t)| (name.clone(), t.model()));
     let models = Models {
         student,
-        teacher: teacher.map(Teacher::detector),
+        teachers: &models.collect(),
     };
-    let distiller = bind(config, library, models, total_steps)?;
-    let schedule = distiller.schedule(total_steps, steps_per_epoch)?;
-    Ok((Some(distiller), schedule))
+    bind(config, chosen, models, [total_steps, steps_per_epoch])
 }
 
-/// The method of a configuration on these models, with its initial state.
+/// The methods of a configuration on these models, with their initial state, and the phases of a run of
+/// these lengths.
 pub(super) fn bind(
     config: &Config,
-    library: &Arc<Library>,
+    chosen: &[Chosen<'_>],
     models: Models<'_>,
-    total_steps: u64,
-) -> Result<Distiller, EngineError> {
+    [total_steps, steps_per_epoch]: [u64; 2],
+) -> Result<(Methods, Schedule), EngineError> {
     let call = CallInfo {
         training: true,
         seed: config.seed,
@@ -114,13 +120,23 @@ pub(super) fn bind(
         ..CallInfo::default()
     };
     let device = config.compute_device().open()?;
-    let distiller = Distiller::bind(library, &config.distill, models, &device, &call)?;
-    if config.eval.oracle && !distiller.has_maps() {
-        return Err(EngineError::NoMaps {
-            method: distiller.id().to_owned(),
+    let mut bound = Vec::new();
+    for chosen in chosen {
+        let (entry, cast) = (chosen.entry, &chosen.cast);
+        let distiller = Distiller::bind(&chosen.library, entry, models, cast, &device, &call);
+        bound.push(Bound {
+            label: chosen.label.clone(),
+            distiller: distiller.map_err(|error| chosen.of_entry(error))?,
         });
     }
-    Ok(distiller)
+    let mut methods = Methods::new(bound)?;
+    if config.eval.oracle && methods.with_maps().is_empty() {
+        return Err(EngineError::NoMaps {
+            method: job::labels(chosen),
+        });
+    }
+    let schedule = methods.place(total_steps, steps_per_epoch)?;
+    Ok((methods, schedule))
 }
 
 /// Takes a learner to where a checkpoint was written.
@@ -134,11 +150,16 @@ pub(super) fn restore(learner: &mut Learner, snapshot: &Snapshot) -> Result<(), 
         .iter()
         .map(|spec| (spec.name.clone(), spec.shape.iter().product()))
         .collect();
-    if let (Some(distiller), Some(state)) = (&mut learner.distiller, &snapshot.method) {
-        distiller.load_state(state)?;
-        let sizes = distiller.param_shapes().map(|shape| shape.iter().product());
-        let sizes: Vec<usize> = sizes.collect();
-        lengths.extend(distiller.param_names().map(method_param).zip(sizes));
+    if let Some(state) = &snapshot.method {
+        learner.methods.load_state(state)?;
+    }
+    for bound in learner.methods.iter() {
+        let sizes = bound
+            .distiller
+            .param_shapes()
+            .map(|shape| shape.iter().product());
+        let names = bound.param_names().into_iter();
+        lengths.extend(names.map(|name| method_param(&name)).zip(sizes));
     }
     learner
         .optimizer

@@ -1,12 +1,14 @@
 //! Which term of the total teaches which part: gradient norms of one batch, term by term.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::config::Config;
 use crate::distill::distiller::MAPS;
+use crate::distill::methods::Bound;
+use crate::distill::schedule::Phase;
 use crate::model::Part;
 
 use super::EngineError;
@@ -19,7 +21,8 @@ const TOTAL_STEPS: u64 = 10_000;
 /// The gradient of one term.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
-    /// `task`, [`MAPS`] (task losses on the method's maps), or a loss of the method.
+    /// `task`, [`MAPS`] (task losses on a method's maps), or a loss of a method; with several methods
+    /// the last two begin with the method's label.
     pub term: String,
     /// L2 norm at each part that the term reaches; 0 where it arrives as zero.
     pub norms: BTreeMap<String, f64>,
@@ -30,7 +33,8 @@ pub struct Row {
 pub struct Attribution {
     /// Name of the phase.
     pub phase: String,
-    /// `backbone`, `neck`, `head`, then the method's modules: first segments of parameter names.
+    /// `backbone`, `neck`, `head`, then the methods' modules: first segments of parameter names, with
+    /// several methods after the label and a dot.
     pub parts: Vec<String>,
     /// Parts that do not learn in this phase.
     pub frozen: Vec<String>,
@@ -57,7 +61,7 @@ impl Attribution {
         let (_, phase) = learner.schedule.at(at.step);
         let phase = phase.clone();
         let mut rows = Vec::new();
-        for term in learner.terms() {
+        for (term, name) in learner.terms() {
             let gradients = learner.gradients_of(&term, batch.clone(), at)?;
             let mut squares: BTreeMap<String, f64> = BTreeMap::new();
             for (part, gradient) in gradients {
@@ -65,17 +69,20 @@ impl Attribution {
                 *squares.entry(part).or_default() += square;
             }
             let norms = squares.into_iter().map(|(p, s)| (p, s.sqrt())).collect();
-            rows.push(Row { term, norms });
+            rows.push(Row { term: name, norms });
         }
-        let method = learner.method_modules();
+        let mut method: Vec<String> = Vec::new();
+        for module in learner.method_modules() {
+            if !method.contains(&module) {
+                method.push(module);
+            }
+        }
         let mut frozen: Vec<String> = [Part::Backbone, Part::Neck, Part::Head]
             .into_iter()
             .filter(|part| !phase.learn.part(*part))
             .map(|part| part.name().to_owned())
             .collect();
-        if !phase.learn.method {
-            frozen.extend(method.clone());
-        }
+        frozen.extend(learner.frozen_modules(&phase));
         let model = [Part::Backbone, Part::Neck, Part::Head].map(|part| part.name().to_owned());
         Ok(Attribution {
             phase: phase.name,
@@ -117,64 +124,87 @@ impl Attribution {
 /// Key of the student's own losses.
 const TASK: &str = "task";
 
+/// A term of the total.
+#[derive(Clone, Debug)]
+enum Term {
+    /// The student's own losses.
+    Task,
+    /// A term of the method `label`.
+    OfMethod { label: String, name: String },
+}
+
 impl Learner {
-    /// Terms of the total: `task`, `maps` if the method generates any, and the method's losses.
-    fn terms(&self) -> Vec<String> {
-        let mut terms = vec![TASK.to_owned()];
-        if let Some(distiller) = &self.distiller {
-            if distiller.has_maps() {
-                terms.push(MAPS.to_owned());
-            }
-            terms.extend(distiller.losses().map(|(name, _)| name.to_owned()));
+    /// Terms of the total and what they are called: `task`, then of each method [`MAPS`] if it
+    /// generates any, and its losses.
+    fn terms(&self) -> Vec<(Term, String)> {
+        let mut terms = vec![(Term::Task, TASK.to_owned())];
+        for Bound { label, distiller } in self.methods.iter() {
+            let maps = distiller.has_maps().then_some(MAPS);
+            let names = maps
+                .into_iter()
+                .chain(distiller.losses().map(|(name, _)| name));
+            terms.extend(names.map(|name| {
+                let term = Term::OfMethod {
+                    label: label.clone(),
+                    name: name.to_owned(),
+                };
+                (term, self.methods.name(label, name))
+            }));
         }
         terms
     }
 
-    /// First segments of the names of the method's parameters, in order.
+    /// The module of each of the methods' parameters, in their order: the first segment of its name,
+    /// after the label where there are several methods.
     fn method_modules(&self) -> Vec<String> {
-        let mut modules: Vec<String> = Vec::new();
-        for name in self.distiller.iter().flat_map(|d| d.param_names()) {
-            let module = module(name);
-            if !modules.contains(&module) {
-                modules.push(module);
+        let segments = 2;
+        let several = self.methods.len() > 1;
+        let module = |name: String| {
+            let module: Vec<&str> = name.split('.').take(segments).collect();
+            match several {
+                true => module.join("."),
+                false => module[1..].join("."),
             }
-        }
-        modules
+        };
+        self.methods.param_names().into_iter().map(module).collect()
+    }
+
+    /// Modules of the methods whose parameters do not learn in `phase`.
+    fn frozen_modules(&self, phase: &Phase) -> BTreeSet<String> {
+        let methods = self.methods.iter().enumerate();
+        let learns = methods.flat_map(|(index, bound)| {
+            let learns = self.methods.part_of(index, phase).learns;
+            vec![learns; bound.distiller.param_names().count()]
+        });
+        let modules = self.method_modules().into_iter().zip(learns);
+        let frozen = modules.filter(|(_, learns)| !learns);
+        frozen.map(|(module, _)| module).collect()
     }
 
     /// The gradients of one term alone, with the part that each belongs to; every other term has
     /// weight 0.
     fn gradients_of(
         &mut self,
-        term: &str,
+        term: &Term,
         batch: crate::data::Batch,
         at: StepPosition,
     ) -> Result<Vec<(String, Vec<f32>)>, EngineError> {
-        self.task_weight = if term == TASK { 1.0 } else { 0.0 };
-        let weights = self.distiller.as_mut().map(|d| d.weigh_only(term));
+        let (task_weight, alone) = match term {
+            Term::Task => (1.0, None),
+            Term::OfMethod { label, name } => (0.0, Some((label.as_str(), name.as_str()))),
+        };
+        self.task_weight = task_weight;
+        self.methods.count_only(alone);
         let probe = self.probe(batch, at);
         self.task_weight = 1.0;
-        if let (Some(distiller), Some(weights)) = (&mut self.distiller, weights) {
-            distiller.weigh(weights);
-        }
+        self.methods.count_all();
         let probe = probe?;
         let specs = self.detector.specs();
         let student = specs
             .iter()
             .zip(probe.student_gradients)
             .filter_map(|(spec, gradient)| Some((spec.part.name().to_owned(), gradient?)));
-        let names: Vec<String> = self
-            .distiller
-            .iter()
-            .flat_map(|d| d.param_names())
-            .map(module)
-            .collect();
-        Ok(student
-            .chain(names.into_iter().zip(probe.method_gradients))
-            .collect())
+        let modules = self.method_modules().into_iter();
+        Ok(student.chain(modules.zip(probe.method_gradients)).collect())
     }
-}
-
-fn module(name: &str) -> String {
-    name.split('.').next().unwrap_or(name).to_owned()
 }

@@ -6,18 +6,17 @@ use std::time::Instant;
 
 use serde::Deserialize;
 
-use crate::config::{Config, DistillConfig, ModelConfig, OptimizerKind, ScheduleKind, TrainConfig};
+use crate::config::{Config, ModelConfig, OptimizerKind, ScheduleKind, TrainConfig};
 use crate::data::{Batch, Epoch, ImageMeta, ImageTargets, Loader, LoaderOptions};
 use crate::device::{ComputeDevice, wait_for};
-use crate::distill::taps::needs_teacher;
 use crate::model::{self, Detector};
 use crate::state::StateDict;
 
 use super::EngineError;
 use super::assemble::learner;
-use super::job::choose;
+use super::job::{Chosen, choose, configured, teacher_names};
 use super::step::{Learner, StepPosition, StepReport};
-use super::teacher::Teacher;
+use super::teacher::{Teacher, Teachers};
 use super::train::Datasets;
 use super::weights::ModelWeights;
 
@@ -62,8 +61,33 @@ struct CaseTargets {
     labels: Vec<usize>,
 }
 
+/// What a run of `config` starts with, but for teachers at their initial weights.
+pub(super) fn untrained_learner(
+    config: &Config,
+    chosen: &[Chosen<'_>],
+    num_classes: usize,
+    [total_steps, steps_per_epoch]: [u64; 2],
+) -> Result<Learner, EngineError> {
+    let build = |model: &ModelConfig| -> Result<Arc<dyn Detector>, EngineError> {
+        Ok(Arc::from(model::build(model, num_classes)?))
+    };
+    let student = build(&config.student)?;
+    let mut teachers = Teachers::new();
+    for name in teacher_names(chosen) {
+        let teacher = configured(config, &name);
+        let detector = build(&teacher.model)?;
+        let state = model::initial_state(detector.as_ref(), config.seed);
+        let weights = ModelWeights::from_state(detector.as_ref(), &state)?;
+        let transform = &config.data.transform;
+        let teacher = Teacher::new(detector, weights, teacher, transform);
+        teachers.insert(name, teacher);
+    }
+    let lengths = [total_steps, steps_per_epoch];
+    learner("bench", config, chosen, student, teachers, lengths)
+}
+
 impl StepBench {
-    /// The step of a configuration, its method and teacher included. Student and teacher start from
+    /// The step of a configuration, its methods and teachers included. Student and teachers start from
     /// their initial weights: their values do not change the time.
     ///
     /// # Errors
@@ -77,34 +101,15 @@ impl StepBench {
     /// # Errors
     /// As a run.
     pub(super) fn of_config_for(config: &Config, total_steps: u64) -> Result<Self, EngineError> {
-        let chosen = choose(&config.distill)?;
+        let chosen = choose(config)?;
         let datasets = Datasets::open(config)?;
         let num_classes = datasets.train.classes().len();
-        let build = |model: &ModelConfig| -> Result<Arc<dyn Detector>, EngineError> {
-            Ok(Arc::from(model::build(model, num_classes)?))
-        };
-        let student = build(&config.student)?;
-        let teacher = match &chosen {
-            Some(chosen) if needs_teacher(&chosen.manifest) => {
-                let detector = build(&config.teacher.model)?;
-                let state = model::initial_state(detector.as_ref(), config.seed);
-                let weights = ModelWeights::from_state(detector.as_ref(), &state)?;
-                Some(Teacher::new(detector, weights))
-            }
-            _ => None,
-        };
-        let options = LoaderOptions::training(&config.data, config.seed, student.size_divisor());
+        let divisor = model::build(&config.student, num_classes)?.size_divisor();
+        let options = LoaderOptions::training(&config.data, config.seed, divisor);
         let loader = Loader::new(datasets.train, options)?;
         let per_epoch = loader.batches_per_epoch() as u64;
-        let library = chosen.as_ref().map(|chosen| &chosen.library);
-        let learner = learner(
-            "bench",
-            config,
-            library,
-            student,
-            teacher,
-            [total_steps, per_epoch],
-        )?;
+        let lengths = [total_steps, per_epoch];
+        let learner = untrained_learner(config, &chosen, num_classes, lengths)?;
         Ok(StepBench {
             learner,
             source: Source::Loader {
@@ -153,9 +158,9 @@ impl StepBench {
         let mut learner = learner(
             "bench",
             &config,
-            None,
+            &[],
             Arc::clone(&detector),
-            None,
+            Teachers::new(),
             [TOTAL_STEPS, 1],
         )?;
         let mut state = learner.weights.to_state();
@@ -279,10 +284,6 @@ impl Case {
                 grad_clip_value: 0.0,
                 ema_decay: 0.0,
                 ..base.train
-            },
-            distill: DistillConfig {
-                plugin: DistillConfig::NO_PLUGIN.into(),
-                ..base.distill
             },
             ..base
         }

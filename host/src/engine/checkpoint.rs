@@ -6,8 +6,8 @@
 //!   iter_00000020/
 //!     student.safetensors     loads in the plain detector and in torchvision
 //!     optimizer.safetensors
-//!     method_optimizer.safetensors  if the method's parameters have an optimizer of their own
-//!     method.safetensors      if the method has parameters or buffers
+//!     method_optimizer.safetensors  if the methods' parameters have an optimizer of their own
+//!     method.safetensors      if there is a method: LABEL.param.NAME, LABEL.buffer.NAME
 //!     ema.safetensors         if weights are averaged
 //!     progress.json           where the run stands, and the SHA-256 of every file
 //! ```
@@ -56,9 +56,9 @@ pub struct Snapshot {
     pub student: StateDict,
     /// See [`crate::engine::optim::Optimizer::to_state`].
     pub optimizer: StateDict,
-    /// State of the method's own optimizer, if it has one.
+    /// State of the optimizer that the methods' parameters have for themselves, if any.
     pub method_optimizer: Option<StateDict>,
-    /// The method's parameters and buffers.
+    /// The methods' parameters and buffers.
     pub method: Option<StateDict>,
     /// See [`crate::engine::ema::Ema::to_state`].
     pub ema: Option<StateDict>,

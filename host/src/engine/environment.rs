@@ -1,5 +1,6 @@
 //! What a run ran on: the facts of `environment.json`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
@@ -27,18 +28,18 @@ pub struct Environment {
     pub device: ComputeDevice,
     /// Threads that compute.
     pub threads: usize,
-    /// The loaded plugin; none in plain training.
-    pub plugin: Option<PluginFacts>,
+    /// The plugin of each method, by the method's label; none in plain training.
+    pub plugins: BTreeMap<String, PluginFacts>,
 }
 
-/// Which plugin file was loaded.
+/// Which plugin file was loaded for a method.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PluginFacts {
     /// Where it lay.
     pub path: PathBuf,
     /// SHA-256 of the file, lowercase hex.
     pub sha256: String,
-    /// The method that was chosen.
+    /// Id of the method that was chosen.
     pub method: String,
     /// The manifest inside the file.
     pub manifest: serde_json::Value,
@@ -47,7 +48,7 @@ pub struct PluginFacts {
 impl Environment {
     /// This process on this machine, on the processor.
     #[must_use]
-    pub fn current(plugin: Option<PluginFacts>) -> Self {
+    pub fn current(plugins: BTreeMap<String, PluginFacts>) -> Self {
         Environment {
             kdhost: env!("CARGO_PKG_VERSION").into(),
             commit: option_env!("KDHOST_COMMIT").map(Into::into),
@@ -59,7 +60,7 @@ impl Environment {
             cores: std::thread::available_parallelism().map_or(1, Into::into),
             device: ComputeDevice::Cpu,
             threads: rayon::current_num_threads(),
-            plugin,
+            plugins,
         }
     }
 }
@@ -84,12 +85,13 @@ mod tests {
 
     #[test]
     fn facts_go_through_json() {
-        let environment = Environment::current(Some(PluginFacts {
+        let facts = PluginFacts {
             path: "plugins/libkd_x.so".into(),
             sha256: "00ff".into(),
             method: "x".into(),
             manifest: serde_json::json!({"id": "x"}),
-        }));
+        };
+        let environment = Environment::current([("label".to_owned(), facts)].into());
         assert!(environment.cores > 0 && environment.threads > 0);
         let json = serde_json::to_string(&environment).unwrap();
         assert_eq!(

@@ -8,15 +8,14 @@ use crate::config::{DataConfig, EvalConfig};
 use crate::data::{Batch, Dataset, Loader, LoaderOptions};
 use crate::detection::HeadOutput;
 use crate::distill::Distiller;
-use crate::distill::taps::{STUDENT, TEACHER};
-use crate::distill::targets::Sources;
+use crate::distill::taps::STUDENT;
 use crate::eval::coco::{self, CocoMetrics, GroundTruth, Prediction};
 use crate::eval::detector::to_predictions;
 use crate::model::{Detector, ForwardRequest};
 use crate::plugin::CallInfo;
 
 use super::EngineError;
-use super::teacher::Teacher;
+use super::teacher::{Teachers, model_taps, sources, teach};
 
 /// Result of an evaluation.
 #[derive(Clone, Debug)]
@@ -58,7 +57,7 @@ pub fn evaluate(
     })
 }
 
-/// Evaluates the head on the method's maps, with the ground truth of the evaluation images fed to the
+/// Evaluates the head on a method's maps, with the ground truth of the evaluation images fed to the
 /// method: says what the maps hold, and nothing about the student. A diagnostic, never a result.
 ///
 /// # Errors
@@ -67,7 +66,7 @@ pub fn evaluate_oracle(
     detector: &dyn Detector,
     weights: &[Tensor<1>],
     distiller: &mut Distiller,
-    teacher: Option<&Teacher>,
+    teachers: &Teachers,
     call: &CallInfo,
     set: EvaluationSet<'_>,
 ) -> Result<Evaluation, EngineError> {
@@ -78,22 +77,21 @@ pub fn evaluate_oracle(
     }
     let request = ForwardRequest {
         training: false,
-        taps: distiller.tap_names(STUDENT),
+        taps: distiller.student_taps(),
         stop_at_taps: !distiller.reads_predictions(STUDENT),
     };
-    let of_teacher = distiller.tap_names(TEACHER);
-    let to_the_end = distiller.reads_predictions(TEACHER);
     let device = weights[0].device();
     score(detector, &device, set, |images, batch| {
-        let taught = teacher.map(|t| t.forward(&images, &of_teacher, to_the_end));
-        let taught = taught.unwrap_or_default();
+        let taught = teach(teachers, batch, &images, |name, _| {
+            (
+                distiller.teacher_taps(name),
+                distiller.reads_predictions(name),
+            )
+        });
         let student = detector.forward(weights, images, &request);
-        let mut sources =
-            Sources::new(batch, detector).predicted(STUDENT, detector, student.head.as_ref());
-        if let Some(teacher) = teacher {
-            sources = sources.predicted(TEACHER, teacher.detector(), taught.head.as_ref());
-        }
-        let maps = distiller.maps(call, &student.taps, &taught.taps, &sources)?;
+        let sources = sources(batch, detector, &student, teachers, &taught);
+        let taps = model_taps(&student.taps, &taught);
+        let maps = distiller.maps(call, &taps, &sources)?;
         let maps: Vec<Tensor<4>> = maps.into_iter().map(|m| m.to_device(&device)).collect();
         Ok(detector.head(weights, &maps))
     })
@@ -122,9 +120,10 @@ fn score(
     let category_ids = truth.category_ids();
     let mut predictions = Vec::new();
     for batch in loader.epoch(0, 0) {
-        let mut batch = batch?;
+        let batch = batch?;
         let [_, _, height, width] = batch.shape;
-        let pixels = TensorData::new(std::mem::take(&mut batch.images), batch.shape);
+        // Teachers of other images make theirs from these.
+        let pixels = TensorData::new(batch.images.clone(), batch.shape);
         let images = Tensor::<4>::from_data(pixels, device);
         let head = head(images, &batch)?;
         let sizes: Vec<[usize; 2]> = batch.metas.iter().map(|m| m.size).collect();

@@ -1,5 +1,6 @@
-//! The main job: plain student as control, teacher if the method wants one, distilled student.
+//! The main job: plain student as control, the teachers that methods want, distilled student.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,10 +8,11 @@ use std::time::Instant;
 use serde::Serialize;
 use tracing::info;
 
-use crate::config::{Config, DistillConfig};
+use crate::config::{Config, MethodConfig, MethodEntry, TeacherConfig};
+use crate::data::{Loader, LoaderOptions};
 use crate::distill::DistillError;
-use crate::distill::distiller::{Models, method_manifest};
-use crate::distill::taps::{TEACHER, needs_teacher};
+use crate::distill::distiller::{Models, TeacherModel, method_manifest};
+use crate::distill::roles::{self, Roles};
 use crate::model;
 use crate::plugin::{Library, MethodManifest, SearchPath};
 
@@ -18,7 +20,7 @@ use super::assemble::bind;
 use super::interrupt::Interrupt;
 use super::progress::ProgressMode;
 use super::table::Row;
-use super::teacher::Teacher;
+use super::teacher::{self, Teacher, Teachers};
 use super::train::{self, Datasets, Run};
 use super::{EngineError, arm, export};
 
@@ -40,10 +42,10 @@ pub struct JobOptions {
 /// What came out.
 #[derive(Clone, Debug, Serialize)]
 pub struct JobReport {
-    /// Teacher, plain student, distilled student; as far as they were run.
+    /// Teachers, plain student, distilled student; as far as they were run.
     pub rows: Vec<Row>,
-    /// Id of the method; none in plain training.
-    pub method: Option<String>,
+    /// Labels of the methods; none in plain training.
+    pub methods: Vec<String>,
     /// The run directory.
     pub folder: PathBuf,
     /// The trained student.
@@ -53,9 +55,37 @@ pub struct JobReport {
 }
 
 /// A plugin with the method that was chosen.
-pub(super) struct Chosen {
-    pub(super) library: Arc<Library>,
-    pub(super) manifest: MethodManifest,
+pub struct Chosen<'a> {
+    /// In logs, metrics and checkpoints.
+    pub label: String,
+    /// Its settings.
+    pub entry: MethodEntry<'a>,
+    /// The plugin.
+    pub library: Arc<Library>,
+    /// What the plugin says of the method.
+    pub manifest: MethodManifest,
+    /// Which teacher plays which role for it.
+    pub cast: Roles,
+}
+
+impl Chosen<'_> {
+    /// Says which entry an error is about: two may be of one plugin.
+    pub(super) fn of_entry(&self, error: DistillError) -> DistillError {
+        match self.entry.label {
+            None => error,
+            Some(label) => DistillError::OfEntry {
+                label: label.to_owned(),
+                source: Box::new(error),
+            },
+        }
+    }
+}
+
+/// Labels of methods, for a person: `a + b`.
+#[must_use]
+pub fn labels(chosen: &[Chosen<'_>]) -> String {
+    let labels: Vec<&str> = chosen.iter().map(|chosen| chosen.label.as_str()).collect();
+    labels.join(" + ")
 }
 
 /// Runs the job.
@@ -68,15 +98,18 @@ pub fn run(
     interrupt: &Interrupt,
 ) -> Result<JobReport, EngineError> {
     let started = Instant::now();
-    let chosen = choose(&config.distill)?;
+    let chosen = choose(config)?;
     let datasets = Datasets::open(config)?;
     // What can be refused is refused before the first hour of training.
-    if let Some(chosen) = &chosen {
-        check_method(config, chosen, &datasets)?;
+    if !chosen.is_empty() {
+        check_methods(config, &chosen, &datasets)?;
     }
-    let name = chosen
-        .as_ref()
-        .map_or(DistillConfig::NO_PLUGIN, |c| c.manifest.id.as_str());
+    let all = labels(&chosen);
+    let name = if chosen.is_empty() {
+        MethodConfig::NO_PLUGIN
+    } else {
+        all.as_str()
+    };
     let folder = match &options.folder {
         Some(folder) => folder.clone(),
         None => config
@@ -85,56 +118,86 @@ pub fn run(
     };
 
     let mut rows = Vec::new();
-    let teacher = match &chosen {
-        Some(chosen) if needs_teacher(&chosen.manifest) => {
-            Some(teacher(config, &datasets, options, interrupt, &mut rows)?)
-        }
-        _ => None,
-    };
-    if options.control && chosen.is_some() {
+    let mut teachers = Teachers::new();
+    for name in teacher_names(&chosen) {
+        let teacher = teacher(&name, config, &datasets, options, interrupt, &mut rows)?;
+        teachers.insert(name, teacher);
+    }
+    if options.control && !chosen.is_empty() {
         let control = plain(config);
         let control = arm::run("student", &control, &datasets, options.progress, interrupt)?;
         rows.push(control.row);
     }
-    let label = match &chosen {
-        Some(chosen) => format!("student + {}", chosen.manifest.id),
-        None => "student".into(),
+    let label = match chosen.is_empty() {
+        false => format!("student + {all}"),
+        true => "student".into(),
     };
-    let teacher_hash = teacher.as_ref().map(|t| t.hash().to_owned());
+    let hashes: Vec<(String, String)> = teachers
+        .iter()
+        .map(|(name, teacher)| (name.clone(), teacher.hash().to_owned()))
+        .collect();
     let outcome = train::train(Run {
         label: &label,
         config,
         datasets: &datasets,
-        library: chosen.as_ref().map(|c| Arc::clone(&c.library)),
-        teacher,
+        chosen: &chosen,
+        teachers,
         folder: &folder,
         resume: options.resume,
         progress: options.progress,
         interrupt,
     })?;
-    if let Some(hash) = teacher_hash {
-        info!("{label}: teacher verified unchanged ({})", &hash[..16]);
+    for (name, hash) in hashes {
+        info!(
+            "{label}: {} verified unchanged ({})",
+            said(&name),
+            &hash[..16]
+        );
     }
     let row = arm::row(&label, &outcome);
     arm::write_result(&folder, &row, &outcome.student)?;
     rows.push(row);
     Ok(JobReport {
         rows,
-        method: chosen.map(|c| c.manifest.id),
+        methods: chosen.into_iter().map(|chosen| chosen.label).collect(),
         folder,
         student: outcome.student,
         seconds: started.elapsed().as_secs_f64(),
     })
 }
 
-pub(super) fn choose(config: &DistillConfig) -> Result<Option<Chosen>, EngineError> {
-    if config.plugin == DistillConfig::NO_PLUGIN {
-        return Ok(None);
-    }
-    let library = load_plugin(&config.plugin)?;
-    let manifest = method_manifest(&library, &config.method)?;
-    crate::config::check_plugin_config(&manifest.config_schema, &config.config, &manifest.id)?;
-    Ok(Some(Chosen { library, manifest }))
+/// The methods of a configuration, by label; none for plain training.
+pub(super) fn choose(config: &Config) -> Result<Vec<Chosen<'_>>, EngineError> {
+    let entries = config.distill.entries().into_iter();
+    entries
+        .map(|entry| choose_from(load_plugin(&entry.config.plugin)?, entry, config))
+        .collect()
+}
+
+/// The method of `entry` in a plugin that is loaded.
+pub(super) fn choose_from<'a>(
+    library: Arc<Library>,
+    entry: MethodEntry<'a>,
+    config: &Config,
+) -> Result<Chosen<'a>, EngineError> {
+    let manifest = method_manifest(&library, entry)?;
+    crate::config::check_plugin_config(
+        &manifest.config_schema,
+        &entry.config.config,
+        &entry.key("config"),
+        &manifest.id,
+    )?;
+    let cast = roles::cast(&manifest, entry, config)?;
+    Ok(Chosen {
+        // Names of tensors begin with it and a dot.
+        label: entry
+            .label
+            .map_or_else(|| manifest.id.replace('.', "_"), str::to_owned),
+        entry,
+        library,
+        manifest,
+        cast,
+    })
 }
 
 pub(super) fn load_plugin(name: &str) -> Result<Arc<Library>, EngineError> {
@@ -144,83 +207,121 @@ pub(super) fn load_plugin(name: &str) -> Result<Arc<Library>, EngineError> {
     Ok(Library::load(&path).map_err(DistillError::from)?)
 }
 
-/// Makes the method once, so that what it refuses is known now.
-fn check_method(config: &Config, chosen: &Chosen, datasets: &Datasets) -> Result<(), EngineError> {
+/// Names of the teachers that some method learns from.
+pub(super) fn teacher_names(chosen: &[Chosen<'_>]) -> BTreeSet<String> {
+    let names = chosen.iter().flat_map(|chosen| chosen.cast.values());
+    names.cloned().collect()
+}
+
+/// Makes the methods once, so that what they refuse is known now.
+fn check_methods(
+    config: &Config,
+    chosen: &[Chosen<'_>],
+    datasets: &Datasets,
+) -> Result<(), EngineError> {
     let num_classes = datasets.train.classes().len();
     let student = model::build(&config.student, num_classes)?;
-    let teacher = if needs_teacher(&chosen.manifest) {
-        Some(model::build(&config.teacher.model, num_classes)?)
-    } else {
-        None
-    };
+    let mut teachers = BTreeMap::new();
+    for name in teacher_names(chosen) {
+        let detector = model::build(&configured(config, &name).model, num_classes)?;
+        teachers.insert(name, detector);
+    }
+    let models = teachers.iter().map(|(name, detector)| {
+        let own = teacher::transform_of(configured(config, name), &config.data.transform);
+        let model = TeacherModel {
+            detector: detector.as_ref(),
+            has_own_size: own.size != config.data.transform.size,
+        };
+        (name.clone(), model)
+    });
     let models = Models {
         student: student.as_ref(),
-        teacher: teacher.as_deref(),
+        teachers: &models.collect(),
     };
-    bind(config, &chosen.library, models, 0)?;
+    let options = LoaderOptions::training(&config.data, config.seed, student.size_divisor());
+    let loader = Loader::new(Arc::clone(&datasets.train), options)?;
+    let length = train::length(&loader, &config.train)?;
+    bind(config, chosen, models, length)?;
     Ok(())
+}
+
+/// A teacher whose name was checked when it was cast.
+pub(super) fn configured<'a>(config: &'a Config, name: &str) -> &'a TeacherConfig {
+    config
+        .teacher_named(name)
+        .expect("roles are cast with configured teachers")
+}
+
+/// A teacher, for a person: `teacher`, or `teacher NAME`.
+fn said(name: &str) -> String {
+    match name {
+        TeacherConfig::UNNAMED => name.to_owned(),
+        name => format!("{} {name}", TeacherConfig::UNNAMED),
+    }
 }
 
 /// The plain student's settings: the same, without a method.
 fn plain(config: &Config) -> Config {
     let mut plain = config.clone();
-    plain.distill = DistillConfig {
-        plugin: DistillConfig::NO_PLUGIN.into(),
-        method: String::new(),
-        loss_weights: Default::default(),
-        taps: Vec::new(),
-        execution: Default::default(),
-        config: Default::default(),
-    };
+    let base = Config::base();
+    plain.distill = base.distill;
     plain.eval.oracle = false;
-    // The teacher plays no part, and must not make two controls of one.
-    plain.teacher = Config::base().teacher;
+    // Teachers play no part, and must not make two controls of one.
+    plain.teacher = base.teacher;
+    plain.teachers = base.teachers;
     plain
 }
 
 fn teacher(
+    name: &str,
     config: &Config,
     datasets: &Datasets,
     options: &JobOptions,
     interrupt: &Interrupt,
     rows: &mut Vec<Row>,
 ) -> Result<Teacher, EngineError> {
-    let given = &config.teacher.checkpoint;
+    let given = &configured(config, name).checkpoint;
     let file = if given.as_os_str().is_empty() {
-        let own = teacher_arm(config);
-        let trained = arm::run(TEACHER, &own, datasets, options.progress, interrupt)?;
+        let own = teacher_arm(name, config);
+        // In the cache all are called alike, so that two names of one teacher share it.
+        let label = TeacherConfig::UNNAMED;
+        let mut trained = arm::run(label, &own, datasets, options.progress, interrupt)?;
+        trained.row.name = said(name);
         rows.push(trained.row);
         trained.student
     } else {
         given.clone()
     };
-    load_teacher(config, datasets, &file)
+    load_teacher(name, config, datasets, &file)
 }
 
 /// The settings under which a teacher without a checkpoint of its own is trained.
-fn teacher_arm(config: &Config) -> Config {
+fn teacher_arm(name: &str, config: &Config) -> Config {
+    let teacher = configured(config, name);
     let mut own = plain(config);
-    own.student = config.teacher.model.clone();
-    own.train.epochs = config.teacher.epochs;
+    own.student = teacher.model.clone();
+    own.train.epochs = teacher.epochs;
+    own.data.transform = teacher::transform_of(teacher, &config.data.transform);
     own
 }
 
-/// The teacher of the run in `run_dir`, if its file is there: nothing is trained.
+/// The teacher `name` of the run in `run_dir`, if its file is there: nothing is trained.
 ///
 /// # Errors
 /// If it is neither configured nor in the cache, or its file is unreadable or another model's.
 pub(super) fn present_teacher(
+    name: &str,
     config: &Config,
     datasets: &Datasets,
     run_dir: &Path,
 ) -> Result<Teacher, EngineError> {
-    let given = &config.teacher.checkpoint;
+    let given = &configured(config, name).checkpoint;
     if !given.as_os_str().is_empty() {
-        return load_teacher(config, datasets, given);
+        return load_teacher(name, config, datasets, given);
     }
-    let folder = arm::folder(TEACHER, &teacher_arm(config), datasets);
+    let folder = arm::folder(TeacherConfig::UNNAMED, &teacher_arm(name, config), datasets);
     match arm::done(&folder)? {
-        Some(arm) => load_teacher(config, datasets, &arm.student),
+        Some(arm) => load_teacher(name, config, datasets, &arm.student),
         None => Err(EngineError::NoTeacher {
             run_dir: run_dir.into(),
             folder,
@@ -228,14 +329,26 @@ pub(super) fn present_teacher(
     }
 }
 
-fn load_teacher(config: &Config, datasets: &Datasets, file: &Path) -> Result<Teacher, EngineError> {
+fn load_teacher(
+    name: &str,
+    config: &Config,
+    datasets: &Datasets,
+    file: &Path,
+) -> Result<Teacher, EngineError> {
     let num_classes = datasets.train.classes().len();
-    let detector = model::build(&config.teacher.model, num_classes)?;
+    let teacher = configured(config, name);
+    let detector = model::build(&teacher.model, num_classes)?;
     let state = crate::state::StateDict::load(file)?;
     let weights = super::weights::ModelWeights::from_state(detector.as_ref(), &state)?;
-    info!("teacher: `{}`", file.display());
+    info!("{}: `{}`", said(name), file.display());
     export::check_classes(file, &state, datasets.train.classes())?;
-    Ok(Teacher::new(Arc::from(detector), weights))
+    let transform = &config.data.transform;
+    Ok(Teacher::new(
+        Arc::from(detector),
+        weights,
+        teacher,
+        transform,
+    ))
 }
 
 /// A method id as a file name.

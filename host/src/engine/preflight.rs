@@ -1,25 +1,25 @@
-//! One batch before step 0: every tap fires, every learned part of the method gets a gradient,
+//! One batch before step 0: every tap fires, every learned part of a method gets a gradient,
 //! time and memory are measured.
 
 use std::fmt::Write as _;
 
 use crate::data::Batch;
-use crate::distill::taps::TEACHER;
-use crate::model::{Detector, TapShape, tap_table};
+use crate::model::TapSpec;
 
 use super::EngineError;
 use super::memory::MemoryUsage;
 use super::step::{Learner, StepPosition};
 use super::step_times::StepTimes;
+use super::teacher::Teacher;
 
 /// What one batch showed.
 #[derive(Clone, Debug)]
 pub struct Preflight {
-    /// Taps of student and teacher side by side; empty without a method.
+    /// Taps of student and teachers side by side; empty without a method.
     pub taps: String,
     /// Loss terms.
     pub losses: Vec<(String, f64)>,
-    /// Learned parts of the method that got no gradient.
+    /// Learned parts of methods that got no gradient though a term has weight.
     pub without_gradient: Vec<String>,
     /// Seconds of the parts of one step; the first is slower than the rest.
     pub times: StepTimes,
@@ -37,25 +37,18 @@ pub fn run(
     at: StepPosition,
 ) -> Result<Preflight, EngineError> {
     let [_, _, height, width] = batch.shape;
-    let taps = match &learner.distiller {
-        None => String::new(),
-        Some(distiller) => {
-            let teacher = learner.teacher.as_ref().map(|t| t.detector());
-            bound_taps(
-                distiller.bindings(),
-                learner.detector.as_ref(),
-                teacher,
-                [height, width],
-            )
-        }
-    };
+    let taps = bound_taps(learner, [height, width]);
     let probe = learner.probe(batch, at)?;
-    let names = learner.distiller.iter().flat_map(|d| d.param_names());
-    let without_gradient = names
-        .zip(&probe.method_gradients)
-        .filter(|(_, gradient)| gradient.iter().all(|g| *g == 0.0))
-        .map(|(name, _)| name.to_owned())
-        .collect();
+    let mut gradients = probe.method_gradients.iter();
+    let mut without_gradient = Vec::new();
+    for bound in learner.methods.iter() {
+        for (name, gradient) in bound.param_names().into_iter().zip(gradients.by_ref()) {
+            // A ramp that begins at 0 gives no gradient yet.
+            if bound.distiller.has_weight() && gradient.iter().all(|g| *g == 0.0) {
+                without_gradient.push(name);
+            }
+        }
+    }
     Ok(Preflight {
         taps,
         losses: probe.losses,
@@ -65,38 +58,42 @@ pub fn run(
     })
 }
 
-fn bound_taps(
-    bindings: &[crate::plugin::TapBinding],
-    student: &dyn Detector,
-    teacher: Option<&dyn Detector>,
-    input_size: [usize; 2],
-) -> String {
+/// A line for each tap that a method reads, with its extents in every model in which one reads it.
+fn bound_taps(learner: &Learner, input_size: [usize; 2]) -> String {
+    let shape = |tap: &TapSpec, [height, width]: [usize; 2]| {
+        let extent = |size: usize| size.div_ceil(tap.stride);
+        format!("{}×{}×{}", tap.channels, extent(height), extent(width))
+    };
+    let student = learner.methods.student_taps();
+    let teachers: Vec<(&String, &Teacher, Vec<String>)> = (learner.teachers.iter())
+        .map(|(name, teacher)| (name, teacher, learner.methods.teacher_taps(name)))
+        .collect();
+    let mut all = student.clone();
+    for name in teachers.iter().flat_map(|(_, _, taps)| taps) {
+        if !all.contains(name) {
+            all.push(name.clone());
+        }
+    }
     let mut text = String::new();
-    for row in tap_table(student, teacher, input_size) {
-        if !bindings.iter().any(|b| b.name == row.name) {
-            continue;
-        }
-        let teacher = bindings
-            .iter()
-            .any(|b| b.role == TEACHER && b.name == row.name);
-        let shape = |tap: &TapShape| {
-            let [height, width] = tap.size;
-            format!("{}×{height}×{width}", tap.channels)
+    for tap in all {
+        let find = |specs: &[TapSpec], size| {
+            let found = specs.iter().find(|spec| spec.name == tap);
+            found.map_or("-".to_owned(), |spec| shape(spec, size))
         };
-        let _ = write!(
-            text,
-            "tap {}: student {}",
-            row.name,
-            row.student.as_ref().map_or("-".into(), shape)
-        );
-        if teacher {
-            let _ = write!(
-                text,
-                ", teacher {}",
-                row.teacher.as_ref().map_or("-".into(), shape)
-            );
+        let mut models = Vec::new();
+        if student.contains(&tap) {
+            models.push(format!(
+                "student {}",
+                find(learner.detector.taps(), input_size)
+            ));
         }
-        text.push('\n');
+        for (name, teacher, taps) in &teachers {
+            if taps.contains(&tap) {
+                let size = teacher.input_size(input_size);
+                models.push(format!("{name} {}", find(teacher.detector().taps(), size)));
+            }
+        }
+        let _ = writeln!(text, "tap {tap}: {}", models.join(", "));
     }
     text
 }

@@ -1,29 +1,27 @@
-//! A run as one of its checkpoints has it: student, method and teacher, to be looked at. The run
+//! A run as one of its checkpoints has it: student, methods and teachers, to be looked at. The run
 //! itself is not touched, and may be going on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::config::{Config, DistillConfig};
+use crate::config::Config;
 use crate::data::{Batch, Loader, LoaderOptions};
-use crate::distill::Distiller;
-use crate::distill::distiller::method_manifest;
 use crate::distill::step::TapValues;
-use crate::distill::taps::{STUDENT, TEACHER, matches, names, needs_teacher};
-use crate::distill::targets::Sources;
-use crate::model::{self, Detector, Forward, ForwardRequest};
-use crate::plugin::{CallInfo, Library};
+use crate::distill::taps::{STUDENT, matches, names};
+use crate::distill::{Distiller, Methods};
+use crate::model::{self, Detector, ForwardRequest};
+use crate::plugin::CallInfo;
 
 use super::EngineError;
-use super::assemble::method;
+use super::assemble::methods;
 use super::checkpoint::{self, Choice};
-use super::job::{load_plugin, present_teacher};
+use super::job::{self, Chosen, present_teacher, teacher_names};
 use super::run_dir::RunDir;
 use super::step::StepPosition;
-use super::teacher::Teacher;
+use super::teacher::{Teachers, model_taps, sources, teach};
 use super::train::{self, Datasets};
 use super::weights::ModelWeights;
 
@@ -37,13 +35,13 @@ pub struct Restored {
     pub detector: Arc<dyn Detector>,
     /// The student's weights as they would be exported: the averaged ones, if the run averages.
     pub weights: ModelWeights,
-    /// The method with its learned state; none in plain training.
-    pub distiller: Option<Distiller>,
-    /// The model to learn from, if the method asks for one.
-    pub teacher: Option<Teacher>,
+    /// The methods with their learned state; none in plain training.
+    pub methods: Methods,
+    /// The models that they learn from.
+    pub teachers: Teachers,
     /// The folder of the checkpoint.
     pub checkpoint: PathBuf,
-    /// What the method is told: the checkpoint's place in the run, neither training nor a check.
+    /// What methods are told: the checkpoint's place in the run, neither training nor a check.
     pub call: CallInfo,
 }
 
@@ -70,34 +68,27 @@ impl Restored {
         let folder = checkpoint::find(run_dir, choice)?;
         let snapshot = checkpoint::load(&folder)?;
         let progress = &snapshot.progress;
-        let library = same_plugin(&config, run_dir, progress.plugin_hash.as_deref())?;
+        let chosen = same_plugins(&config, run_dir, &progress.plugins)?;
 
         let datasets = Datasets::open(&config)?;
         let num_classes = datasets.train.classes().len();
         let detector: Arc<dyn Detector> = Arc::from(model::build(&config.student, num_classes)?);
         let exported = snapshot.ema.as_ref().unwrap_or(&snapshot.student);
         let weights = ModelWeights::from_state(detector.as_ref(), exported)?;
-        let teacher = match &library {
-            Some(library) if needs_teacher(&method_manifest(library, &config.distill.method)?) => {
-                Some(present_teacher(&config, &datasets, run_dir)?)
-            }
-            _ => None,
-        };
+        let mut teachers = Teachers::new();
+        for name in teacher_names(&chosen) {
+            let teacher = present_teacher(&name, &config, &datasets, run_dir)?;
+            teachers.insert(name, teacher);
+        }
 
         let options = LoaderOptions::training(&config.data, config.seed, detector.size_divisor());
         let loader = Loader::new(Arc::clone(&datasets.train), options)?;
         let length = train::length(&loader, &config.train)?;
-        let (mut distiller, schedule) = method(
-            &config,
-            library.as_ref(),
-            detector.as_ref(),
-            teacher.as_ref(),
-            length,
-        )?;
-        if let Some(distiller) = &mut distiller {
-            // A method without parameters and buffers takes an empty state.
-            distiller.load_state(&snapshot.method.unwrap_or_default())?;
-        }
+        let (mut methods, schedule) =
+            methods(&config, &chosen, detector.as_ref(), &teachers, length)?;
+        // Methods without parameters and buffers take an empty state.
+        methods.load_state(&snapshot.method.unwrap_or_default())?;
+        drop(chosen);
         let at = StepPosition {
             step: progress.iter,
             total_steps: length[0],
@@ -110,8 +101,8 @@ impl Restored {
             datasets,
             detector,
             weights,
-            distiller,
-            teacher,
+            methods,
+            teachers,
             checkpoint: folder,
         })
     }
@@ -122,7 +113,9 @@ impl Restored {
     pub fn on(self, device: &Device) -> Self {
         Restored {
             weights: self.weights.on(device),
-            teacher: self.teacher.map(|teacher| teacher.on(device)),
+            teachers: (self.teachers.into_iter())
+                .map(|(name, teacher)| (name, teacher.on(device)))
+                .collect(),
             ..self
         }
     }
@@ -147,85 +140,146 @@ impl Restored {
             .collect())
     }
 
-    /// The student's taps that the method reads, in the model's order; none in plain training.
+    /// The student's taps that methods read; none in plain training.
     #[must_use]
     pub fn method_taps(&self) -> Vec<String> {
-        self.distiller
-            .as_ref()
-            .map_or_else(Vec::new, |distiller| distiller.tap_names(STUDENT))
+        self.methods.student_taps()
     }
 
-    /// Runs student and, as far as they are there, teacher and method on a batch: the student's
-    /// `taps`, the teacher's of the same names, and the method's maps.
+    /// The method whose maps are meant: the one of that label, or else the only one that makes some;
+    /// none where none does.
+    ///
+    /// # Errors
+    /// If no method of that label makes maps, or none is named and several do.
+    pub fn choose_method(&self, label: Option<&str>) -> Result<Option<String>, EngineError> {
+        choose(
+            &self.methods.with_maps(),
+            label,
+            "--method",
+            "methods that make maps",
+        )
+    }
+
+    /// The teacher that is meant: the one of that name, or else the only one of the run.
+    ///
+    /// # Errors
+    /// If the run has no teacher of that name, or none is named and it has several.
+    pub fn choose_teacher(&self, name: Option<&str>) -> Result<Option<String>, EngineError> {
+        let names: Vec<String> = self.teachers.keys().cloned().collect();
+        choose(&names, name, "--teacher", "teachers")
+    }
+
+    /// Runs student and, as far as they are there, teachers and the method `of.method` on a batch: the
+    /// student's `taps`, those of the teacher `of.teacher` of the same names, and the method's maps.
     ///
     /// # Errors
     /// If the method fails.
     ///
     /// # Panics
     /// If the student has no such tap; see [`Self::matching_taps`].
-    pub fn observe(&mut self, batch: &Batch, taps: &[String]) -> Result<Observed, EngineError> {
+    pub fn observe(
+        &mut self,
+        batch: &Batch,
+        taps: &[String],
+        of: &Subject,
+    ) -> Result<Observed, EngineError> {
         let pixels = TensorData::new(batch.images.clone(), batch.shape);
         let images = Tensor::<4>::from_data(pixels, &self.weights.device());
-        let read = |role: &str| {
-            let distiller = self.distiller.as_ref().filter(|d| d.has_maps());
-            distiller.map_or_else(Vec::new, |d| d.tap_names(role))
+        let mut distiller = of
+            .method
+            .as_deref()
+            .and_then(|label| self.methods.get_mut(label));
+        let reads = |name: &str| {
+            distiller
+                .as_ref()
+                .is_some_and(|d| d.reads_predictions(name))
         };
-        let reads_predictions = |role: &str| {
-            let distiller = self.distiller.as_ref().filter(|d| d.has_maps());
-            distiller.is_some_and(|d| d.reads_predictions(role))
-        };
+        let read =
+            |of: &dyn Fn(&Distiller) -> Vec<String>| distiller.as_deref().map_or_else(Vec::new, of);
         let request = ForwardRequest {
             training: false,
-            taps: union(taps, read(STUDENT)),
-            stop_at_taps: !reads_predictions(STUDENT),
+            taps: union(taps, read(&Distiller::student_taps)),
+            stop_at_taps: !reads(STUDENT),
         };
         let detector = self.detector.as_ref();
         let student = detector.forward(self.weights.tensors(), images.clone(), &request);
-        let taught = self
-            .teacher
-            .as_ref()
-            .map_or_else(Forward::default, |teacher| {
-                let has = |name: &String| teacher.detector().taps().iter().any(|t| &t.name == name);
-                let common: Vec<String> = taps.iter().filter(|name| has(name)).cloned().collect();
-                let names = union(&common, read(TEACHER));
-                teacher.forward(&images, &names, reads_predictions(TEACHER))
-            });
-        let mut sources =
-            Sources::new(batch, detector).predicted(STUDENT, detector, student.head.as_ref());
-        if let Some(teacher) = &self.teacher {
-            sources = sources.predicted(TEACHER, teacher.detector(), taught.head.as_ref());
-        }
-        let maps = match &mut self.distiller {
-            Some(distiller) => distiller.maps(&self.call, &student.taps, &taught.taps, &sources)?,
+        let taught = teach(&self.teachers, batch, &images, |name, teacher| {
+            let shown = of.teacher.as_deref() == Some(name);
+            let has = |tap: &&String| teacher.detector().taps().iter().any(|t| t.name == **tap);
+            let common = taps.iter().filter(|tap| shown && has(tap)).cloned();
+            let common: Vec<String> = common.collect();
+            (union(&common, read(&|d| d.teacher_taps(name))), reads(name))
+        });
+        let sources = sources(batch, detector, &student, &self.teachers, &taught);
+        let maps = match &mut distiller {
+            Some(distiller) => {
+                let taps = model_taps(&student.taps, &taught);
+                distiller.maps(&self.call, &taps, &sources)?
+            }
             None => Vec::new(),
         };
+        drop(sources);
+        let mut taught = taught;
+        let shown = of.teacher.as_ref().and_then(|name| taught.remove(name));
         Ok(Observed {
             maps: detector.head_taps().into_iter().zip(maps).collect(),
             student: student.taps,
-            teacher: taught.taps,
+            teacher: shown.unwrap_or_default().taps,
         })
     }
 }
 
-/// The run's plugin, if its file has the SHA-256 that the run recorded.
-fn same_plugin(
-    config: &Config,
+/// What is looked at beside the student.
+#[derive(Clone, Debug, Default)]
+pub struct Subject {
+    /// Label of a method that makes maps.
+    pub method: Option<String>,
+    /// Name of a teacher.
+    pub teacher: Option<String>,
+}
+
+fn choose(
+    all: &[String],
+    wanted: Option<&str>,
+    option: &'static str,
+    what: &str,
+) -> Result<Option<String>, EngineError> {
+    let refuse = |what: String| EngineError::Choose {
+        what,
+        option,
+        known: names(all.iter().map(String::as_str)),
+    };
+    match (all, wanted) {
+        (_, Some(wanted)) => match all.iter().any(|name| name == wanted) {
+            true => Ok(Some(wanted.to_owned())),
+            false => Err(refuse(format!("`{wanted}` is none of the run's {what}"))),
+        },
+        ([], None) => Ok(None),
+        ([only], None) => Ok(Some(only.clone())),
+        (_, None) => Err(refuse(format!("the run has several {what}"))),
+    }
+}
+
+/// The run's methods, if their plugins have the SHA-256 that the run recorded.
+fn same_plugins<'a>(
+    config: &'a Config,
     run_dir: &Path,
-    recorded: Option<&str>,
-) -> Result<Option<Arc<Library>>, EngineError> {
-    if config.distill.plugin == DistillConfig::NO_PLUGIN {
-        return Ok(None);
+    recorded: &BTreeMap<String, String>,
+) -> Result<Vec<Chosen<'a>>, EngineError> {
+    let chosen = job::choose(config)?;
+    for Chosen { label, library, .. } in &chosen {
+        let before = recorded.get(label).map(String::as_str);
+        if before != Some(library.sha256()) {
+            return Err(EngineError::PluginChanged {
+                label: label.clone(),
+                run_dir: run_dir.into(),
+                path: library.path().into(),
+                recorded: before.unwrap_or("none").into(),
+                found: library.sha256().into(),
+            });
+        }
     }
-    let library = load_plugin(&config.distill.plugin)?;
-    if Some(library.sha256()) == recorded {
-        return Ok(Some(library));
-    }
-    Err(EngineError::PluginChanged {
-        run_dir: run_dir.into(),
-        path: library.path().into(),
-        recorded: recorded.unwrap_or("none").into(),
-        found: library.sha256().into(),
-    })
+    Ok(chosen)
 }
 
 fn union(names: &[String], more: Vec<String>) -> Vec<String> {

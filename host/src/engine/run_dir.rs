@@ -185,7 +185,7 @@ mod tests {
     fn a_run_is_created_once_and_continued_after() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("runs/first");
-        let environment = Environment::current(None);
+        let environment = Environment::current(Default::default());
         let error = RunDir::resume(&path).unwrap_err();
         assert!(matches!(error, RunDirError::NoRun { .. }), "{error}");
         let error = RunDir::require(&path).unwrap_err();
@@ -212,7 +212,7 @@ mod tests {
     fn somebody_elses_files_are_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("thesis.tex"), "text").unwrap();
-        let environment = Environment::current(None);
+        let environment = Environment::current(Default::default());
         let error = RunDir::create(folder.path(), "", &environment).unwrap_err();
         assert!(matches!(error, RunDirError::NotEmpty { .. }), "{error}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);

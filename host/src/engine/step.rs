@@ -3,13 +3,14 @@
 //! ```text
 //! teacher.forward (no gradient, as deep as the wanted taps)
 //! student.forward → taps, task losses
-//! method.forward → losses, maps;  head(maps) → task losses → d_maps
-//! method.backward → d_taps, d_params
+//! of each method: forward → losses, maps;  head(maps) → task losses → d_maps
+//!                 backward → d_taps, d_params
 //! total = task losses + Σ inject(tap, d_tap);  total.backward
 //! clip → optimizer (student and method parameters) → batch statistics → EMA
 //! ```
 //! Nothing is applied before every loss and gradient of the step is known to be finite.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,14 +18,14 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::config::Precision;
 use crate::data::Batch;
+use crate::distill::Methods;
 use crate::distill::inject::inject;
+use crate::distill::methods::Bound;
 use crate::distill::schedule::{Phase, Schedule};
-use crate::distill::taps::{STUDENT, TEACHER};
-use crate::distill::targets::Sources;
-use crate::distill::{DistillStep, Distiller};
-use crate::model::{BatchStats, Detector, Forward, ForwardRequest, Part, ops};
+use crate::model::{BatchStats, Detector, ForwardRequest, Part, ops};
 use crate::plugin::CallInfo;
 
+mod answer;
 mod judge;
 #[cfg(test)]
 mod tests;
@@ -35,10 +36,11 @@ use super::ema::Ema;
 use super::lr_schedule::LrSchedule;
 use super::optim::{MethodOptimizer, Optimizer, ParamGroups};
 use super::step_times::StepTimes;
-use super::teacher::Teacher;
+use super::teacher::{Taught, Teachers, model_taps, sources};
 use super::weights::ModelWeights;
 use crate::values::Values;
 
+use answer::{Names, join_norms, take_answer};
 use judge::{Judge, collect_gradients, task_total};
 
 /// PyTorch's default momentum of running statistics.
@@ -48,7 +50,7 @@ const BATCH_STATS_MOMENTUM: f64 = 0.1;
 pub struct Learner {
     /// The model to deploy.
     pub detector: Arc<dyn Detector>,
-    /// Its weights; the step runs where they lie, and the teacher's lie there too.
+    /// Its weights; the step runs where they lie, and the teachers' lie there too.
     pub weights: ModelWeights,
     /// Numbers of activations and convolutions.
     pub precision: Precision,
@@ -62,13 +64,13 @@ pub struct Learner {
     pub lr: LrSchedule,
     /// Phases.
     pub schedule: Schedule,
-    /// The method; none for plain training.
-    pub distiller: Option<Distiller>,
-    /// The model to learn from, if the method reads one.
-    pub teacher: Option<Teacher>,
+    /// The methods; none for plain training.
+    pub methods: Methods,
+    /// The models that methods learn from.
+    pub teachers: Teachers,
     /// Averaged weights, if asked for.
     pub ema: Option<Ema>,
-    /// The norms of the student's and of the method's gradients are each clipped to it; 0: off.
+    /// The norms of the student's and of each method's gradients are each clipped to it; 0: off.
     pub grad_clip_norm: f64,
     /// Elements of gradients are clipped to plus and minus this; 0: off.
     pub grad_clip_value: f64,
@@ -115,15 +117,20 @@ impl StepPosition {
 #[derive(Clone, Debug)]
 pub struct StepReport {
     /// Each term as it enters the total (weights applied), mean over micro-batches: task losses, the
-    /// task losses on the method's maps under `<name>_maps`, the method's own under
-    /// `loss_kd_<name>`.
+    /// task losses on a method's maps under `<name>_maps`, a method's own under `loss_kd_<name>`; with
+    /// several methods `<name>_maps_<label>` and `loss_kd_<label>_<name>`.
     pub losses: Vec<(String, f64)>,
-    /// Statistics from the method, of the last micro-batch.
+    /// Those of them whose weight is 0 in this step.
+    pub weightless: Vec<String>,
+    /// Weights that follow a schedule, under `weight_kd_<name>` or `weight_kd_<label>_<name>`.
+    pub weights: Vec<(String, f64)>,
+    /// Statistics from the methods, of the last micro-batch; with several under `<label>_<name>`.
     pub metrics: Vec<(String, f64)>,
     /// Norm of the student's gradients before clipping.
     pub grad_norm: f64,
-    /// Norm of the gradients of the method's parameters before clipping, if it has any that learn.
-    pub method_grad_norm: Option<f64>,
+    /// Norm of the gradients of a method's parameters before clipping, by label, of those that have
+    /// some that learn.
+    pub method_grad_norms: Vec<(String, f64)>,
     /// Learning rate.
     pub lr: f64,
     /// Seconds.
@@ -133,11 +140,15 @@ pub struct StepReport {
 /// Gradients and losses of the micro-batches so far.
 struct Accumulated {
     student: Vec<Option<Values>>,
-    method: Vec<Values>,
+    /// Of each method, in the order of its parameters.
+    methods: Vec<Vec<Values>>,
     losses: Vec<(String, f64)>,
+    weightless: Vec<String>,
     metrics: Vec<(String, f64)>,
     batch_stats: Vec<Vec<BatchStats>>,
     times: StepTimes,
+    /// In checks alone.
+    tap_gradients: BTreeMap<String, f64>,
 }
 
 /// Gradients of one step with the names and values they were computed at; for the pre-flight.
@@ -146,8 +157,10 @@ pub struct Probe {
     pub losses: Vec<(String, f64)>,
     /// Gradient at each of the student's parameters; none where nothing arrives.
     pub student_gradients: Vec<Option<Vec<f32>>>,
-    /// Gradient at each of the method's parameters, in the order of their names.
+    /// Gradient at each of the methods' parameters, in the order of [`Methods::param_names`].
     pub method_gradients: Vec<Vec<f32>>,
+    /// Norm of the method's gradient at each student tap at which it gave one.
+    pub tap_gradients: BTreeMap<String, f64>,
     /// Seconds.
     pub times: StepTimes,
 }
@@ -167,8 +180,8 @@ impl Learner {
         let mut sum = self.gradients(micro_batches, &call, &phase)?;
         let lr = self.lr.lr(at.step);
         let clock = Instant::now();
-        let mut times = sum.times;
-        let (grad_norm, method_grad_norm) = self.apply(&mut sum, &phase, lr)?;
+        let mut times = std::mem::take(&mut sum.times);
+        let (grad_norm, method_grad_norms) = self.apply(&mut sum, &phase, lr)?;
         for stats in &sum.batch_stats {
             let learned = stats
                 .iter()
@@ -183,9 +196,11 @@ impl Learner {
         times.optimizer = clock.elapsed().as_secs_f64();
         Ok(StepReport {
             losses: sum.losses,
+            weightless: sum.weightless,
+            weights: self.scheduled_weights(at.step),
             metrics: sum.metrics,
             grad_norm,
-            method_grad_norm,
+            method_grad_norms,
             lr,
             times,
         })
@@ -197,12 +212,10 @@ impl Learner {
     /// As [`Learner::step`].
     pub fn probe(&mut self, batch: Batch, at: StepPosition) -> Result<Probe, EngineError> {
         let (call, phase) = self.call(at, true);
-        let before = self.distiller.as_ref().map(Distiller::to_state);
+        let before = self.methods.to_state();
         let sum = self.gradients(vec![batch], &call, &phase)?;
-        if let (Some(distiller), Some(before)) = (&mut self.distiller, before) {
-            // Buffers may have moved; the run must start as if the check had not happened.
-            distiller.load_state(&before)?;
-        }
+        // Buffers may have moved; the run must start as if the check had not happened.
+        self.methods.load_state(&before)?;
         Ok(Probe {
             losses: sum.losses,
             student_gradients: sum
@@ -210,7 +223,10 @@ impl Learner {
                 .into_iter()
                 .map(|gradient| gradient.map(Values::into_vec))
                 .collect(),
-            method_gradients: sum.method.into_iter().map(Values::into_vec).collect(),
+            method_gradients: (sum.methods.into_iter().flatten())
+                .map(Values::into_vec)
+                .collect(),
+            tap_gradients: sum.tap_gradients,
             times: sum.times,
         })
     }
@@ -236,17 +252,20 @@ impl Learner {
         phase: &Phase,
     ) -> Result<Accumulated, EngineError> {
         let scale = 1.0 / micro_batches.len() as f32;
-        let num_method = self
-            .distiller
-            .as_ref()
-            .map_or(0, |d| d.param_names().count());
+        self.methods.weigh_at(call.step);
+        let none_yet = |bound: &Bound| {
+            let params = bound.distiller.param_names().count();
+            vec![Values::Host(Vec::new()); params]
+        };
         let mut sum = Accumulated {
             student: vec![None; self.detector.specs().len()],
-            method: vec![Values::Host(Vec::new()); num_method],
+            methods: self.methods.iter().map(none_yet).collect(),
             losses: Vec::new(),
+            weightless: Vec::new(),
             metrics: Vec::new(),
             batch_stats: Vec::new(),
             times: StepTimes::default(),
+            tap_gradients: BTreeMap::new(),
         };
         for batch in micro_batches {
             self.micro_batch(batch, call, phase, scale, &mut sum)?;
@@ -262,21 +281,29 @@ impl Learner {
         scale: f32,
         sum: &mut Accumulated,
     ) -> Result<(), EngineError> {
+        let on_host = self.weights.are_on_host();
+        let mut own_images = BTreeMap::new();
+        for (name, teacher) in &self.teachers {
+            let clock = Instant::now();
+            if let Some(images) = teacher.own_images(&batch) {
+                own_images.insert(name, ops::in_precision(images, self.precision));
+            }
+            add(teacher_time(sum, name), clock.elapsed());
+        }
         let pixels = TensorData::new(std::mem::take(&mut batch.images), batch.shape);
         let images = Tensor::<4>::from_data(pixels, &self.weights.device());
         let images = ops::in_precision(images, self.precision);
 
-        let on_host = self.weights.are_on_host();
-        let clock = Instant::now();
-        let of_teacher = match (&self.teacher, &self.distiller) {
-            (Some(teacher), Some(distiller)) => {
-                let names = distiller.tap_names(TEACHER);
-                let to_the_end = distiller.reads_predictions(TEACHER);
-                on_pool(on_host, || teacher.forward(&images, &names, to_the_end))
-            }
-            _ => Forward::default(),
-        };
-        add(&mut sum.times.teacher, clock.elapsed());
+        let mut taught = Taught::new();
+        for (name, teacher) in &self.teachers {
+            let clock = Instant::now();
+            let images = own_images.get(name).unwrap_or(&images);
+            let taps = self.methods.teacher_taps(name);
+            let to_the_end = self.methods.read_predictions(name);
+            let forward = on_pool(on_host, || teacher.forward(images, &taps, to_the_end));
+            taught.insert(name.clone(), forward);
+            add(teacher_time(sum, name), clock.elapsed());
+        }
 
         let clock = Instant::now();
         let leaves = self
@@ -284,11 +311,7 @@ impl Learner {
             .leaves(&|spec| spec.trainable && phase.learn.part(spec.part));
         let request = ForwardRequest {
             training: true,
-            taps: self
-                .distiller
-                .as_ref()
-                .map(|d| d.tap_names(STUDENT))
-                .unwrap_or_default(),
+            taps: self.methods.student_taps(),
             stop_at_taps: false,
         };
         let [_, _, height, width] = batch.shape;
@@ -303,37 +326,42 @@ impl Learner {
         let mut total = task_total(&mut sum.losses, losses, "", task_scale, call.step)?;
         add(&mut sum.times.student_forward, clock.elapsed());
 
-        if let Some(distiller) = &mut self.distiller {
+        let taps = model_taps(&forward.taps, &taught);
+        let detector = self.detector.as_ref();
+        let sources = sources(&batch, detector, &forward, &self.teachers, &taught);
+        let sources = sources.assigned(&assignment);
+        sum.metrics.clear();
+        for index in 0..self.methods.len() {
+            let call = self.methods.call(index, call);
+            let reaches_student = self.methods.part_of(index, phase).reaches_student;
+            let names = Names::new(&self.methods, index);
+            let distiller = self.methods.distiller_mut(index);
             let judge = Judge {
-                detector: self.detector.as_ref(),
+                detector,
                 leaves: &leaves,
                 precision: self.precision,
                 assignment: &assignment,
+                suffix: &names.maps_suffix,
                 scale: scale * distiller.maps_weight() as f32,
                 step: call.step,
             };
-            let mut sources = Sources::new(&batch, self.detector.as_ref())
-                .assigned(&assignment)
-                .predicted(STUDENT, self.detector.as_ref(), forward.head.as_ref());
-            if let Some(teacher) = &self.teacher {
-                sources = sources.predicted(TEACHER, teacher.detector(), of_teacher.head.as_ref());
+            let mut answer = distiller
+                .step(&call, &taps, &sources, scale, |maps| {
+                    judge.gradients(maps, sum)
+                })
+                .map_err(|error| names.of_entry(error))?;
+            let times = sum.times.methods.entry(names.label.clone()).or_default();
+            add(&mut times.forward, answer.forward);
+            add(&mut times.maps, answer.judging);
+            add(&mut times.backward, answer.backward);
+            add(&mut times.boundary, answer.boundary);
+            take_answer(sum, index, &names, distiller, &mut answer, scale);
+            if call.check {
+                join_norms(&mut sum.tap_gradients, &answer.tap_gradients);
             }
-            let mut answer = distiller.step(
-                call,
-                &forward.taps,
-                &of_teacher.taps,
-                &sources,
-                scale,
-                |maps| judge.gradients(maps, sum),
-            )?;
-            add(&mut sum.times.method_forward, answer.forward);
-            add(&mut sum.times.maps, answer.judging);
-            add(&mut sum.times.method_backward, answer.backward);
-            add(&mut sum.times.boundary, answer.boundary);
-            take_answer(sum, distiller, &mut answer, scale);
             // A method with maps has kept its losses off the taps by itself; what is left came through
-            // the maps and belongs to a task loss.
-            if phase.distill_gradient || distiller.has_maps() {
+            // the maps and belongs to a task loss. One without weight leaves the tape alone.
+            if (reaches_student || distiller.has_maps()) && distiller.has_weight() {
                 for (name, gradient) in answer.tap_gradients {
                     let tap = forward.taps[&name].clone();
                     let gradient = gradient.to_device(&tap.device().without_autodiff());
@@ -350,6 +378,21 @@ impl Learner {
         Ok(())
     }
 
+    /// Weights that follow a schedule, at a step.
+    fn scheduled_weights(&self, step: u64) -> Vec<(String, f64)> {
+        let of_method = |(index, bound): (usize, &Bound)| {
+            let names = Names::new(&self.methods, index);
+            let weights = bound.distiller.scheduled_weights(step);
+            let named = weights.map(|(term, weight)| (names.weight(term), weight));
+            named.collect::<Vec<_>>()
+        };
+        self.methods
+            .iter()
+            .enumerate()
+            .flat_map(of_method)
+            .collect()
+    }
+
     /// Parts whose parameters receive gradients now, for messages.
     #[must_use]
     pub fn learning_parts(&self, step: u64) -> Vec<Part> {
@@ -361,24 +404,8 @@ impl Learner {
     }
 }
 
-fn take_answer(sum: &mut Accumulated, distiller: &Distiller, answer: &mut DistillStep, scale: f32) {
-    for ((name, value), (_, weight)) in answer.losses.iter().zip(distiller.losses()) {
-        let name = format!("loss_kd_{}", name.strip_prefix("loss_").unwrap_or(name));
-        add_loss(
-            &mut sum.losses,
-            &name,
-            f64::from(*value) * weight * f64::from(scale),
-        );
-    }
-    sum.metrics = std::mem::take(&mut answer.metrics);
-    let gradients = std::mem::take(&mut answer.param_gradients);
-    for (slot, gradient) in sum.method.iter_mut().zip(gradients) {
-        if slot.is_empty() {
-            *slot = gradient;
-        } else {
-            slot.add(gradient);
-        }
-    }
+fn teacher_time<'a>(sum: &'a mut Accumulated, name: &str) -> &'a mut f64 {
+    sum.times.teachers.entry(name.to_owned()).or_default()
 }
 
 /// Runs `f` on a thread of the kernels' pool: from outside, each of a pass's hundreds of parallel

@@ -1,5 +1,6 @@
 //! The table at the end of a job.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
@@ -7,18 +8,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::eval::coco::CocoMetrics;
 
-use super::step_times::StepTimes;
+use super::step_times::{MethodTimes, StepTimes};
 
 /// One trained model.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Row {
-    /// `teacher`, `student`, `student + <method>`.
+    /// `teacher`, `teacher <name>`, `student`, `student + <method> + <method>`.
     pub name: String,
     /// The 12 numbers and AP by class.
     pub metrics: CocoMetrics,
-    /// Of the head on the method's maps, ground truth fed in, where `eval.oracle` asks for it.
+    /// Of the head on each method's maps, by label, ground truth fed in, where `eval.oracle` asks for it.
     #[serde(default)]
-    pub oracle: Option<CocoMetrics>,
+    pub oracles: BTreeMap<String, CocoMetrics>,
     /// Median seconds of an optimizer step, by part.
     pub step: StepTimes,
     /// Highest resident memory while training, bytes.
@@ -61,10 +62,10 @@ pub fn render(rows: &[Row]) -> String {
     table.to_string()
 }
 
-/// What the head makes of the method's maps, in words; none where it was not asked.
+/// What the head makes of the maps of the method `label`, in words; none where it was not asked.
 #[must_use]
-pub fn oracle(row: &Row) -> Option<String> {
-    let m = row.oracle.as_ref()?;
+pub fn oracle(row: &Row, label: &str) -> Option<String> {
+    let m = row.oracles.get(label)?;
     Some(format!(
         "oracle (diagnostic, not a result: the head on the method's maps, ground truth fed in): \
          AP {} AP50 {}",
@@ -73,25 +74,52 @@ pub fn oracle(row: &Row) -> Option<String> {
     ))
 }
 
-/// What a method added to a step, in words.
+/// What each method added to a step, and what the teachers did, in words: with one method a line of
+/// both, with several a line for each method after one for the teachers.
 #[must_use]
-pub fn cost(row: &Row) -> String {
+pub fn costs(row: &Row) -> Vec<String> {
     let t = &row.step;
-    let share = |part: f64| format!("{:.1} ms ({:.1} %)", 1e3 * part, 100.0 * part / t.total());
-    let mut parts = vec![
-        ("teacher forward", t.teacher),
-        ("method forward", t.method_forward),
-        ("method backward", t.method_backward),
-        ("plugin boundary", t.boundary),
-    ];
-    if t.maps > 0.0 {
-        parts.insert(2, ("head on its maps", t.maps));
+    let total = t.total();
+    let share = |part: f64| format!("{:.1} ms ({:.1} %)", 1e3 * part, 100.0 * part / total);
+    let teachers = match t.teachers.len() {
+        0 | 1 => vec![format!("teacher forward {}", share(t.all_teachers()))],
+        _ => t
+            .teachers
+            .iter()
+            .map(|(name, seconds)| format!("teacher `{name}` forward {}", share(*seconds)))
+            .collect(),
+    };
+    let of_method = |times: &MethodTimes| {
+        let mut parts = vec![
+            ("method forward", times.forward),
+            ("method backward", times.backward),
+            ("plugin boundary", times.boundary),
+        ];
+        if times.maps > 0.0 {
+            parts.insert(1, ("head on its maps", times.maps));
+        }
+        let parts = parts.into_iter();
+        let parts = parts.map(|(name, part)| format!("{name} {}", share(part)));
+        parts.collect::<Vec<String>>()
+    };
+    match t.methods.len() {
+        0 => Vec::new(),
+        1 => (t.methods.iter())
+            .map(|(label, times)| {
+                let parts = [teachers.clone(), of_method(times)].concat();
+                format!("{label}: per step: {}", parts.join(", "))
+            })
+            .collect(),
+        _ => {
+            let methods = t.methods.iter().map(|(label, times)| {
+                let all = share(times.total());
+                format!("{label}: per step: {all}: {}", of_method(times).join(", "))
+            });
+            let shared = t.all_teachers() > 0.0;
+            let shared = shared.then(|| format!("per step: {}", teachers.join(", ")));
+            shared.into_iter().chain(methods).collect()
+        }
     }
-    let parts: Vec<String> = parts
-        .into_iter()
-        .map(|(name, part)| format!("{name} {}", share(part)))
-        .collect();
-    format!("per step: {}", parts.join(", "))
 }
 
 /// `1 min 5 s`, for messages.

@@ -1,27 +1,52 @@
-//! The model to learn from: evaluation mode, no gradient, verified unchanged.
+//! The models to learn from: evaluation mode, no gradient, verified unchanged.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 
+use crate::config::{TeacherConfig, TransformConfig};
+use crate::data::Batch;
+use crate::distill::distiller::TeacherModel;
+use crate::distill::step::{ModelTaps, TapValues};
+use crate::distill::taps::STUDENT;
+use crate::distill::targets::Sources;
 use crate::model::{Detector, Forward, ForwardRequest};
+
+mod input;
+
+pub use input::{Input, transform_of};
 
 use super::EngineError;
 use super::weights::ModelWeights;
+
+/// The teachers of a run, by name.
+pub type Teachers = BTreeMap<String, Teacher>;
+/// What teachers gave for a batch, by name.
+pub type Taught = BTreeMap<String, Forward>;
 
 /// A frozen detector.
 pub struct Teacher {
     detector: Arc<dyn Detector>,
     weights: ModelWeights,
     hash: String,
+    /// None where it sees the student's images.
+    input: Option<Input>,
 }
 
 impl Teacher {
-    /// Freezes `weights`; their hash is taken now.
+    /// Freezes `weights`, as `config` describes the teacher of a student that sees images of
+    /// `student`; the hash of the weights is taken now.
     #[must_use]
-    pub fn new(detector: Arc<dyn Detector>, weights: ModelWeights) -> Self {
+    pub fn new(
+        detector: Arc<dyn Detector>,
+        weights: ModelWeights,
+        config: &TeacherConfig,
+        student: &TransformConfig,
+    ) -> Self {
         let hash = weights.hash();
         Teacher {
+            input: Input::new(config, student, detector.size_divisor()),
             detector,
             weights,
             hash,
@@ -43,10 +68,46 @@ impl Teacher {
         self.detector.as_ref()
     }
 
+    /// What methods are bound to.
+    #[must_use]
+    pub fn model(&self) -> TeacherModel<'_> {
+        TeacherModel {
+            detector: self.detector.as_ref(),
+            has_own_size: self
+                .input
+                .as_ref()
+                .is_some_and(|input| input.size().is_some()),
+        }
+    }
+
+    /// `[height, width]` of its images with padding, where the student's have `student`.
+    #[must_use]
+    pub fn input_size(&self, student: [usize; 2]) -> [usize; 2] {
+        let own = self.input.as_ref().and_then(Input::padded_size);
+        own.unwrap_or(student)
+    }
+
+    /// `[height, width]` of an image without padding, where the student's has `student`.
+    #[must_use]
+    pub fn image_size(&self, student: [usize; 2]) -> [usize; 2] {
+        let own = self.input.as_ref().and_then(Input::size);
+        own.unwrap_or(student)
+    }
+
     /// Hash of its weights and buffers.
     #[must_use]
     pub fn hash(&self) -> &str {
         &self.hash
+    }
+
+    /// The images of a batch as this teacher sees them, `[N, 3, H, W]` on its device; none where it
+    /// sees the student's.
+    #[must_use]
+    pub fn own_images(&self, batch: &Batch) -> Option<Tensor<4>> {
+        let input = self.input.as_ref()?;
+        let (pixels, shape) = input.images(batch);
+        let device = self.weights.device();
+        Some(Tensor::from_data(TensorData::new(pixels, shape), &device))
     }
 
     /// Taps `names` of `images` `[N, 3, H, W]`, which lie where its weights do, computed no deeper than
@@ -69,15 +130,62 @@ impl Teacher {
     ///
     /// # Errors
     /// If the hash differs.
-    pub fn verify(&self) -> Result<(), EngineError> {
+    pub fn verify(&self, name: &str) -> Result<(), EngineError> {
         let now = self.weights.hash();
         if now == self.hash {
             Ok(())
         } else {
             Err(EngineError::TeacherChanged {
+                name: name.to_owned(),
                 before: self.hash.clone(),
                 after: now,
             })
         }
     }
+}
+
+/// Each teacher on a batch whose student sees `images`: the taps, and whether to go to the end, that
+/// `wanted` names. For a look at a run; a training step times each.
+#[must_use]
+pub fn teach(
+    teachers: &Teachers,
+    batch: &Batch,
+    images: &Tensor<4>,
+    wanted: impl Fn(&str, &Teacher) -> (Vec<String>, bool),
+) -> Taught {
+    let pass = |(name, teacher): (&String, &Teacher)| {
+        let (taps, to_the_end) = wanted(name, teacher);
+        let own = teacher.own_images(batch);
+        let images = own.as_ref().unwrap_or(images);
+        (name.clone(), teacher.forward(images, &taps, to_the_end))
+    };
+    teachers.iter().map(pass).collect()
+}
+
+/// Taps of student and teachers, as methods read them.
+#[must_use]
+pub fn model_taps<'a>(student: &'a TapValues, taught: &'a Taught) -> ModelTaps<'a> {
+    let teachers = taught.iter();
+    let teachers = teachers.map(|(name, forward)| (name.as_str(), &forward.taps));
+    std::iter::once((STUDENT, student))
+        .chain(teachers)
+        .collect()
+}
+
+/// What targets are made from, with what each model predicts.
+#[must_use]
+pub fn sources<'a>(
+    batch: &'a Batch,
+    detector: &'a dyn Detector,
+    student: &'a Forward,
+    teachers: &'a Teachers,
+    taught: &'a Taught,
+) -> Sources<'a> {
+    let mut sources =
+        Sources::new(batch, detector).predicted(STUDENT, detector, student.head.as_ref());
+    for (name, forward) in taught {
+        let detector = teachers[name].detector();
+        sources = sources.predicted(name, detector, forward.head.as_ref());
+    }
+    sources
 }

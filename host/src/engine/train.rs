@@ -11,21 +11,20 @@ use tracing::{info, warn};
 use crate::config::{Config, TrainConfig};
 use crate::data::{Batch, Dataset, Epoch, Loader, LoaderOptions, Split, open};
 use crate::device::ComputeDevice;
-use crate::distill::Distiller;
 use crate::eval::coco::CocoMetrics;
 use crate::model::{self, Detector};
-use crate::plugin::Library;
 use crate::state::hex;
 
 mod record;
 
 use super::EngineError;
-use super::assemble::{learner, plugin_facts, restore};
+use super::assemble::{learner, plugin_facts, plugin_hashes, restore};
 use super::checkpoint::{CheckpointStore, KEEP_LAST, Progress, Snapshot};
 use super::ema::Ema;
 use super::environment::Environment;
 use super::export;
 use super::interrupt::Interrupt;
+use super::job::Chosen;
 use super::memory::{self, MemoryUsage};
 use super::metrics_log::{LogPosition, MetricsLog};
 use super::preflight;
@@ -33,7 +32,7 @@ use super::progress::{ProgressMode, StepReport as ProgressReport, TrainProgress}
 use super::run_dir::RunDir;
 use super::step::{Learner, StepPosition};
 use super::step_times::StepTimes;
-use super::teacher::Teacher;
+use super::teacher::Teachers;
 
 /// Training and evaluation images.
 #[derive(Clone)]
@@ -70,10 +69,10 @@ pub struct Run<'a> {
     pub config: &'a Config,
     /// Its images.
     pub datasets: &'a Datasets,
-    /// The plugin; none for plain training.
-    pub library: Option<Arc<Library>>,
-    /// The model to learn from, if the method asks for one.
-    pub teacher: Option<Teacher>,
+    /// The methods; none for plain training.
+    pub chosen: &'a [Chosen<'a>],
+    /// The models that they learn from.
+    pub teachers: Teachers,
     /// Where its files go.
     pub folder: &'a Path,
     /// Continue what is there.
@@ -89,8 +88,8 @@ pub struct Run<'a> {
 pub struct Outcome {
     /// Evaluation at the end.
     pub metrics: CocoMetrics,
-    /// Evaluation of the head on the method's maps, if asked for.
-    pub oracle: Option<CocoMetrics>,
+    /// Evaluation of the head on the maps of each method that makes some, by label, if asked for.
+    pub oracles: Oracles,
     /// Median seconds of a step, by part.
     pub step: StepTimes,
     /// Highest resident memory, bytes.
@@ -98,6 +97,9 @@ pub struct Outcome {
     /// The exported model.
     pub student: PathBuf,
 }
+
+/// Evaluations of the head on methods' maps, by label.
+pub type Oracles = BTreeMap<String, CocoMetrics>;
 
 /// Hash of the settings that decide the result of a run: where files go and how many threads decode
 /// do not. Nor does the device, whose roundings differ as those of two processors do: a checkpoint of
@@ -155,7 +157,7 @@ struct Session<'a> {
     at: Progress,
     times: Vec<StepTimes>,
     zero_terms: BTreeMap<String, u64>,
-    last_evaluation: Option<(u64, CocoMetrics, Option<CocoMetrics>)>,
+    last_evaluation: Option<(u64, CocoMetrics, Oracles)>,
 }
 
 impl<'a> Session<'a> {
@@ -169,22 +171,18 @@ impl<'a> Session<'a> {
         let loader = Loader::new(Arc::clone(&run.datasets.train), options)?;
         let [total_steps, steps_per_epoch] = length(&loader, &config.train)?;
 
-        let plugin = run
-            .library
-            .as_ref()
-            .map(|library| plugin_facts(library, config));
         let environment = Environment {
             device: config.compute_device(),
-            ..Environment::current(plugin)
+            ..Environment::current(plugin_facts(run.chosen))
         };
         let hash = config_hash(config);
-        let teacher = run.teacher.take();
+        let teachers = std::mem::take(&mut run.teachers);
         let mut learner = learner(
             run.label,
             config,
-            run.library.as_ref(),
+            run.chosen,
             Arc::clone(&detector),
-            teacher,
+            teachers,
             [total_steps, steps_per_epoch],
         )?;
         // Whatever can be refused is refused by now, and leaves no folder behind.
@@ -195,14 +193,14 @@ impl<'a> Session<'a> {
         };
         let store = CheckpointStore::open(run.folder, KEEP_LAST)?;
 
-        let plugin_hash = run.library.as_ref().map(|l| l.sha256().to_owned());
+        let plugins = plugin_hashes(run.chosen);
         let mut at = Progress {
             iter: 0,
             epoch: 0,
             batch_in_epoch: 0,
             seed: config.seed,
             config_hash: hash.clone(),
-            plugin_hash: plugin_hash.clone(),
+            plugins: plugins.clone(),
             finished: false,
             metrics: BTreeMap::new(),
             best: None,
@@ -211,17 +209,14 @@ impl<'a> Session<'a> {
         let snapshot = if run.resume { store.latest()? } else { None };
         let log = match snapshot {
             Some((path, snapshot)) => {
-                let what = if snapshot.progress.config_hash != hash {
-                    Some("its settings differ")
-                } else if snapshot.progress.plugin_hash != plugin_hash {
-                    Some("the plugin file differs")
-                } else {
-                    None
+                let what = match snapshot.progress.config_hash == hash {
+                    false => Some("its settings differ".to_owned()),
+                    true => other_plugin(&snapshot.progress.plugins, &plugins),
                 };
                 if let Some(what) = what {
                     return Err(EngineError::ResumeMismatch {
                         run_dir: run.folder.into(),
-                        what: what.into(),
+                        what,
                     });
                 }
                 restore(&mut learner, &snapshot)?;
@@ -272,7 +267,7 @@ impl<'a> Session<'a> {
             info!("{label}: {line}");
         }
         for name in &report.without_gradient {
-            warn!("{label}: learned part `{name}` of the method gets no gradient from one batch");
+            warn!("{label}: learned part `{name}` of a method gets no gradient from one batch");
         }
         let losses: Vec<String> = report
             .losses
@@ -308,8 +303,8 @@ impl<'a> Session<'a> {
             let epoch_over = self.at.batch_in_epoch == 0;
             let over = self.at.iter == self.total_steps;
             if epoch_over {
-                if let Some(teacher) = &self.learner.teacher {
-                    teacher.verify()?;
+                for (name, teacher) in &self.learner.teachers {
+                    teacher.verify(name)?;
                 }
                 let due = eval_interval > 0 && self.at.epoch.is_multiple_of(eval_interval);
                 if due && !over {
@@ -368,7 +363,7 @@ impl<'a> Session<'a> {
                 step_time: clock.elapsed() + data_time,
                 losses: &report.losses,
             });
-            self.times.push(report.times);
+            self.times.push(report.times.clone());
             self.watch_zero_terms(&report);
             let over = self.at.iter == self.total_steps;
             if self.at.iter.is_multiple_of(log_interval.max(1)) || over {
@@ -402,7 +397,10 @@ impl<'a> Session<'a> {
                 .method_optimizer
                 .as_ref()
                 .map(|own| own.optimizer.to_state()),
-            method: self.learner.distiller.as_ref().map(Distiller::to_state),
+            method: match self.learner.methods.is_empty() {
+                true => None,
+                false => Some(self.learner.methods.to_state()),
+            },
             ema: self.learner.ema.as_ref().map(Ema::to_state),
         })?;
         Ok(())
@@ -414,7 +412,7 @@ impl<'a> Session<'a> {
             let line = self.evaluate()?;
             info!("{line}");
         }
-        let (_, metrics, oracle) = self.last_evaluation.take().expect("evaluated just now");
+        let (_, metrics, oracles) = self.last_evaluation.take().expect("evaluated just now");
         for skipped in self.loader.skipped() {
             warn!("{}: left out: {}", self.run.label, skipped.reason);
         }
@@ -430,12 +428,24 @@ impl<'a> Session<'a> {
         )?;
         Ok(Outcome {
             metrics,
-            oracle,
+            oracles,
             step: StepTimes::median(&self.times),
             peak_bytes: MemoryUsage::now().map_or(0, |m| m.peak_bytes),
             student,
         })
     }
+}
+
+/// How the plugin file of a method differs from the one that a checkpoint was written with.
+fn other_plugin(
+    recorded: &BTreeMap<String, String>,
+    now: &BTreeMap<String, String>,
+) -> Option<String> {
+    let labels = recorded.keys().chain(now.keys());
+    let other = labels
+        .into_iter()
+        .find(|label| recorded.get(*label) != now.get(*label))?;
+    Some(format!("the plugin file of method `{other}` differs"))
 }
 
 fn take(batches: &mut Epoch, count: usize) -> Result<Vec<Batch>, EngineError> {

@@ -85,6 +85,20 @@ pub(crate) fn stretches(segments: &[Segment], len: usize) -> Vec<Stretch> {
     all
 }
 
+/// Rows of every map of every image, in order.
+pub(crate) fn images(segments: &[Segment]) -> Vec<std::ops::Range<usize>> {
+    let cells = segments
+        .iter()
+        .flat_map(|segment| std::iter::repeat_n(segment.h * segment.w, segment.n));
+    let mut start = 0;
+    cells
+        .map(|cells| {
+            start += cells;
+            start - cells..start
+        })
+        .collect()
+}
+
 /// The output of a kernel: memory that tasks share, each writing its own part of it.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared {
@@ -118,6 +132,19 @@ impl Shared {
         Shared {
             first: values.as_ptr().cast_mut(),
             len: values.len(),
+        }
+    }
+
+    /// `len` floats from `start` on.
+    ///
+    /// # Panics
+    /// If they are not all in it.
+    pub(crate) fn part(self, start: usize, len: usize) -> Self {
+        assert!(start <= self.len && len <= self.len - start);
+        Shared {
+            // SAFETY: the offset was checked.
+            first: unsafe { self.first.add(start) },
+            len,
         }
     }
 

@@ -1,5 +1,5 @@
-//! Feature pyramid (arXiv 1612.03144) on `c3..c5` with RetinaNet's extra levels, as torchvision's
-//! `FeaturePyramidNetwork` with `LastLevelP6P7`.
+//! Feature pyramid (arXiv 1612.03144) on `c3..c5` with RetinaNet's and FCOS's extra levels, as
+//! torchvision's `FeaturePyramidNetwork` with `LastLevelP6P7`.
 
 use super::layers::{Builder, Conv, ConvShape};
 use super::ops;
@@ -17,8 +17,8 @@ pub(super) struct Fpn {
     inner: [Conv; 3],
     /// 3×3 to `p3, p4, p5`.
     layer: [Conv; 3],
-    /// From `p5`: torchvision takes `c5` only where its width differs from the pyramid's, which
-    /// its RetinaNet (v1) never asks for.
+    /// From `p5`: torchvision takes `c5` only where `LastLevelP6P7` is given two widths, which
+    /// neither its RetinaNet (v1) nor its FCOS does.
     p6: Conv,
     p7: Conv,
 }

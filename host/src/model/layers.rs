@@ -94,6 +94,22 @@ impl ConvNorm {
     }
 }
 
+/// Group normalisation (arXiv 1803.08494): no buffers, the same in training and evaluation.
+#[derive(Clone, Debug)]
+pub(super) struct GroupNorm {
+    gamma: usize,
+    beta: usize,
+    groups: usize,
+}
+
+impl GroupNorm {
+    /// Every image of every level is normalised by itself; ReLU follows if `relu`.
+    pub(super) fn forward(&self, pass: &Pass<'_>, x: &Maps, relu: bool) -> Maps {
+        let (gamma, beta) = (pass.weight(self.gamma), pass.weight(self.beta));
+        ops::group_norm(x, gamma, beta, self.groups, relu)
+    }
+}
+
 /// What a convolution looks like.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConvShape {
@@ -160,6 +176,31 @@ impl Builder {
             kind,
         };
         ConvNorm { conv, norm }
+    }
+
+    /// Group normalisation of `channels` under torchvision's `name`.
+    pub(super) fn group_norm(
+        &mut self,
+        name: &str,
+        channels: usize,
+        groups: usize,
+        part: Part,
+    ) -> GroupNorm {
+        let mut entry = |suffix, kind, start| {
+            self.push(ParamSpec {
+                name: format!("{name}.{suffix}"),
+                shape: vec![channels],
+                kind,
+                part,
+                init: Init::Constant(start),
+                trainable: true,
+            })
+        };
+        GroupNorm {
+            gamma: entry("weight", ParamKind::NormWeight, 1.0),
+            beta: entry("bias", ParamKind::NormBias, 0.0),
+            groups,
+        }
     }
 
     /// All parameters, in the order of their indices.

@@ -13,10 +13,12 @@ use burn::tensor::{DType, FloatDType, Tensor, activation};
 
 use crate::config::Precision;
 use crate::kernels::conv::{self, Conv, Window};
-use crate::kernels::{is_for_kernels, is_on_host, norm, pool, resample, residual};
+use crate::kernels::{
+    group_norm as groups_of_maps, is_for_kernels, is_on_host, norm, pool, resample, residual,
+};
 use crate::maps::Maps;
 
-/// Epsilon of torch's `BatchNorm2d` and of torchvision's `FrozenBatchNorm2d`.
+/// Epsilon of torch's `BatchNorm2d` and `GroupNorm` and of torchvision's `FrozenBatchNorm2d`.
 pub const NORM_EPS: f64 = norm::EPSILON;
 
 /// What a convolution is beside its weights.
@@ -158,6 +160,54 @@ pub fn batch_norm_train(
         mean,
         var: var.mul_scalar(unbias),
     }
+}
+
+/// Group normalisation (arXiv 1803.08494), then ReLU if `relu`: each map of each image is normalised
+/// by mean and biased variance over its cells and the channels of a group, as torch's `GroupNorm` on
+/// one level after the other.
+///
+/// # Shapes
+/// - `x`: maps of `C` channels; `gamma`, `beta`: `[C]`; `groups` divides `C`, and a group is channels
+///   side by side
+///
+/// # Gradients
+/// With respect to `x` (through the statistics), `gamma` and `beta`. A group of one value comes out
+/// as `beta`, without a gradient at `x`.
+///
+/// # Panics
+/// If `groups` does not divide the channels.
+#[must_use]
+pub fn group_norm(x: &Maps, gamma: Tensor<1>, beta: Tensor<1>, groups: usize, relu: bool) -> Maps {
+    let channels = x.channels();
+    assert!(
+        groups > 0 && channels.is_multiple_of(groups),
+        "{groups} groups do not divide {channels} channels"
+    );
+    if is_for_kernels(x.cells()) {
+        let shape = groups_of_maps::GroupedMaps {
+            segments: x.segments().clone(),
+            groups,
+        };
+        let cells = x.cells().clone();
+        let y = groups_of_maps::group_norm(cells, gamma, beta, shape, relu);
+        return Maps::new(y, x.segments().clone());
+    }
+    let dtype = x.cells().dtype();
+    let levels = x.segments().iter().enumerate();
+    let normalized = levels.map(|(level, segment)| {
+        let rows = x.cells().clone().slice([x.rows(level)]);
+        let rows =
+            in_f32(rows).reshape([segment.n, segment.h * segment.w, groups, channels / groups]);
+        let mean = |x: Tensor<4>| x.mean_dim(1).mean_dim(3); // [N, 1, G, 1]
+        let centred = rows.clone() - mean(rows);
+        let variance = mean(centred.clone().square());
+        let y = centred / variance.add_scalar(NORM_EPS).sqrt();
+        y.reshape([segment.cells(), channels])
+    });
+    let y = Tensor::cat(normalized.collect(), 0);
+    let y = y * gamma.unsqueeze() + beta.unsqueeze();
+    let y = if relu { activation::relu(y) } else { y };
+    Maps::new(as_type(y, dtype), x.segments().clone())
 }
 
 /// Normalisation by fixed statistics as `x * scale + shift`; returns `(scale, shift)`, each `[C]`.

@@ -5,22 +5,19 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
-use super::fpn::{Fpn, LEVELS};
-use super::head::{Head, HeadShape};
+use super::head::{Head, Output, TowerBuilder, prior_logit};
 use super::layers::Builder;
-use super::pass::Pass;
-use super::resnet::{ResNet, Variant};
-use super::tap_table::map_size;
+use super::one_stage::{NUM_LEVELS, OneStage, SIZE_DIVISOR, level_sizes};
+use super::resnet::Variant;
 use super::validate::validate;
 use super::{Detector, DetectorEntry, Forward, ForwardRequest, ModelError, ParamSpec, TapSpec};
 use crate::boxes::BoxXyxy;
 use crate::config::ModelConfig;
 use crate::data::ImageTargets;
 use crate::detection::{
-    self, AnchorGenerator, Assignment, Detections, HeadOutput, LocationLosses, LossConfig,
-    PostprocessConfig,
+    self, AnchorGenerator, Assignment, BoxCoder, Detections, HeadOutput, LocationLosses,
+    LossConfig, PostprocessConfig,
 };
-use crate::maps::Maps;
 
 inventory::submit! {
     DetectorEntry { name: "retinanet", build }
@@ -31,14 +28,13 @@ fn build(config: &ModelConfig, num_classes: usize) -> Result<Box<dyn Detector>, 
     Ok(Box::new(RetinaNet::new(config, variant, num_classes)?))
 }
 
+/// How the head's box deltas are read.
+const BOX_CODER: BoxCoder = BoxCoder::CenterSize;
+
 /// The architecture; weights come with each call.
 #[derive(Clone, Debug)]
 pub(super) struct RetinaNet {
-    specs: Vec<ParamSpec>,
-    taps: Vec<TapSpec>,
-    backbone: ResNet,
-    neck: Fpn,
-    head: Head,
+    network: OneStage,
     num_classes: usize,
     anchors: AnchorGenerator,
     fg_iou_threshold: f32,
@@ -55,33 +51,18 @@ impl RetinaNet {
         num_classes: usize,
     ) -> Result<Self, ModelError> {
         validate(config, num_classes)?;
-        let mut builder = Builder::default();
-        let backbone = ResNet::new(&mut builder, &variant, config.norm, config.trainable_layers);
-        let [_, c3, c4, c5] = variant.channels();
-        let neck = Fpn::new(&mut builder, [c3, c4, c5], config.fpn_channels);
         let anchors = AnchorGenerator::new(
             config.anchor_base_size,
             &config.anchor_scales,
             &config.anchor_ratios,
-            LEVELS.len(),
+            NUM_LEVELS,
         );
-        let head_shape = HeadShape {
-            channels: config.fpn_channels,
-            convs: config.head_convs,
-            anchors_per_cell: anchors.per_cell(),
-            num_classes,
-        };
-        let head = Head::new(&mut builder, head_shape);
-
-        let mut taps = ResNet::taps(&variant);
-        taps.extend(Fpn::taps(config.fpn_channels));
-        taps.extend(Head::taps(&head_shape));
+        let per_cell = anchors.per_cell();
+        let network = OneStage::new(config, variant, |builder| {
+            head(builder, config, per_cell, num_classes)
+        });
         Ok(RetinaNet {
-            specs: builder.finish(),
-            taps,
-            backbone,
-            neck,
-            head,
+            network,
             num_classes,
             anchors,
             fg_iou_threshold: config.fg_iou_threshold,
@@ -90,11 +71,13 @@ impl RetinaNet {
                 num_classes,
                 focal_alpha: config.focal_alpha,
                 focal_gamma: config.focal_gamma,
+                box_coder: BOX_CODER,
                 box_loss: config.box_loss,
                 box_loss_weight: config.box_loss_weight,
             },
             postprocess: PostprocessConfig {
                 num_classes,
+                box_coder: BOX_CODER,
                 score_threshold: config.score_threshold,
                 nms_threshold: config.nms_threshold,
                 topk_candidates: config.topk_candidates,
@@ -104,17 +87,53 @@ impl RetinaNet {
     }
 }
 
+/// torchvision's first version: no normalisation in the towers.
+fn head(
+    builder: &mut Builder,
+    config: &ModelConfig,
+    anchors_per_cell: usize,
+    num_classes: usize,
+) -> Head {
+    let channels = config.fpn_channels;
+    let mut tower = |branch, feature, output| {
+        let mut tower = TowerBuilder::new(builder, branch, channels, feature);
+        for i in 0..config.head_convs {
+            tower.layer(&format!("conv.{i}.0"));
+        }
+        tower.predictor(output);
+        tower.finish()
+    };
+    let logits = Output {
+        name: "cls_logits",
+        tap: "cls_logits",
+        channels: anchors_per_cell * num_classes,
+        bias: prior_logit(),
+        relu: false,
+    };
+    let deltas = Output {
+        name: "bbox_reg",
+        tap: "box_deltas",
+        channels: anchors_per_cell * 4,
+        bias: 0.0,
+        relu: false,
+    };
+    Head {
+        classes: tower("classification_head", "cls_feat", logits),
+        boxes: tower("regression_head", "box_feat", deltas),
+    }
+}
+
 impl Detector for RetinaNet {
     fn specs(&self) -> &[ParamSpec] {
-        &self.specs
+        &self.network.specs
     }
 
     fn taps(&self) -> &[TapSpec] {
-        &self.taps
+        &self.network.taps
     }
 
     fn size_divisor(&self) -> usize {
-        32
+        SIZE_DIVISOR
     }
 
     fn num_classes(&self) -> usize {
@@ -127,46 +146,28 @@ impl Detector for RetinaNet {
         images: Tensor<4>,
         request: &ForwardRequest,
     ) -> Forward {
-        let mut pass = Pass::new(weights, &self.taps, request);
-        let Some(stages) = self.backbone.forward(&mut pass, images) else {
-            return pass.finish(Vec::new(), None);
-        };
-        let levels = self.neck.forward(&mut pass, stages);
-        let levels = LEVELS.into_iter().zip(levels);
-        let levels: Vec<(usize, Maps)> = levels
-            .filter_map(|(level, map)| Some((level, map?)))
-            .collect();
-        if request.stop_at_taps {
-            self.head.run_to_taps(&mut pass, &levels);
-            return pass.finish(Vec::new(), None);
-        }
-        let pyramid = levels.iter().map(|(_, map)| map.nchw(0)).collect();
-        let maps = levels.into_iter().map(|(_, map)| map).collect();
-        let head = self.head.forward(&mut pass, maps);
-        pass.finish(pyramid, Some(head))
+        self.network.forward(weights, images, request)
     }
 
     fn head_taps(&self) -> Vec<String> {
-        LEVELS.map(|level| format!("neck.p{level}")).to_vec()
+        self.network.head_taps()
     }
 
     fn head(&self, weights: &[Tensor<1>], pyramid: &[Tensor<4>]) -> HeadOutput {
-        let maps = pyramid.iter().cloned().map(Maps::from_nchw).collect();
-        self.head.forward(&mut Pass::untapped(weights), maps)
+        self.network.head(weights, pyramid)
     }
 
     fn anchors(&self, input_size: [usize; 2]) -> Arc<Vec<BoxXyxy>> {
-        let level_sizes = LEVELS.map(|level| map_size(input_size, 1 << level));
-        self.anchors.anchors(input_size, &level_sizes)
+        self.anchors.anchors(input_size, &level_sizes(input_size))
     }
 
     fn decoded_boxes(&self, head: &HeadOutput, input_size: [usize; 2]) -> Vec<BoxXyxy> {
         let anchors = self.anchors(input_size);
-        detection::decoded_boxes(head, &anchors, self.num_classes)
+        detection::decoded_boxes(head, &anchors, BOX_CODER, self.num_classes)
     }
 
     fn location_losses(&self, head: &HeadOutput, assignment: &Assignment) -> LocationLosses {
-        detection::retinanet_location_losses(head, assignment, &self.loss)
+        detection::location_losses(head, assignment, &self.loss)
     }
 
     fn assign(&self, input_size: [usize; 2], targets: &[ImageTargets]) -> Assignment {

@@ -3,7 +3,7 @@
 use super::{Detector, TapSpec};
 
 /// A tap at a given input size.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct TapShape {
     /// Channels.
     pub channels: usize,
@@ -14,7 +14,7 @@ pub struct TapShape {
 }
 
 /// One tap name and what each model has under it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct TapRow {
     /// The tap's name.
     pub name: String,

@@ -4,6 +4,7 @@
 mod building;
 mod golden;
 mod gradients;
+mod group_norm;
 mod loading;
 mod threads;
 
@@ -11,12 +12,16 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+use super::fcos::Fcos;
 use super::resnet::{BlockKind, Variant};
 use super::retinanet::RetinaNet;
 use super::{Detector, ForwardRequest};
-use crate::config::{BoxLoss, ModelConfig, NormKind};
+use crate::config::{BoxLoss, FcosConfig, ModelConfig, NormKind};
 use crate::detection::HeadOutput;
 use crate::state::{Array, StateDict};
+
+/// Every detector that there is.
+pub(super) const DETECTORS: [&str; 2] = ["fcos", "retinanet"];
 
 /// A valid configuration of a small detector.
 pub(super) fn small_config() -> ModelConfig {
@@ -43,18 +48,23 @@ pub(super) fn small_config() -> ModelConfig {
         topk_candidates: 1000,
         detections_per_image: 100,
         weights: PathBuf::new(),
+        fcos: FcosConfig {
+            base_size: 8,
+            center_sampling_radius: 1.5,
+            norm_groups: 4,
+        },
     }
 }
 
-/// The two networks of `make_model_golden.py`.
-pub(super) fn golden_detector(file: &str) -> RetinaNet {
+/// The networks whose reference values stand under `tests/golden`.
+pub(super) fn golden_detector(file: &str) -> Box<dyn Detector> {
     let mut config = small_config();
     config.head_convs = 4;
     config.score_threshold = 0.08;
     // torchvision's default.
     config.detections_per_image = 300;
     let (variant, classes) = match file {
-        "basic_batch" => (
+        "model/basic_batch" => (
             Variant {
                 block: BlockKind::Basic,
                 blocks: [1, 2, 1, 1],
@@ -62,7 +72,7 @@ pub(super) fn golden_detector(file: &str) -> RetinaNet {
             },
             3,
         ),
-        "bottleneck_frozen" => {
+        "model/bottleneck_frozen" => {
             config.norm = NormKind::FrozenBatch;
             config.trainable_layers = 3;
             (
@@ -74,14 +84,27 @@ pub(super) fn golden_detector(file: &str) -> RetinaNet {
                 2,
             )
         }
+        "fcos/basic_batch" => {
+            config.head_convs = 2;
+            config.score_threshold = 0.2;
+            config.nms_threshold = 0.6;
+            config.fcos.base_size = 4;
+            config.fcos.norm_groups = 2;
+            let variant = Variant {
+                block: BlockKind::Basic,
+                blocks: [1, 2, 1, 1],
+                width: 4,
+            };
+            return Box::new(Fcos::new(&config, variant, 3).unwrap());
+        }
         other => panic!("no golden network `{other}`"),
     };
-    RetinaNet::new(&config, variant, classes).unwrap()
+    Box::new(RetinaNet::new(&config, variant, classes).unwrap())
 }
 
 pub(super) fn golden_path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../tests/golden/model")
+        .join("../tests/golden")
         .join(name)
 }
 
@@ -137,10 +160,11 @@ pub(super) fn student_weights(detector: &dyn Detector, plain: Vec<Tensor<1>>) ->
         .collect()
 }
 
-/// Every output of a head as `[N, C, H, W]`: logits level by level, then box deltas.
+/// Every output of a head as `[N, C, H, W]`: logits level by level, then box deltas, then centerness
+/// where there is any.
 pub(super) fn outputs(head: &HeadOutput) -> Vec<Tensor<4>> {
-    let maps = [&head.cls_logits, &head.box_deltas];
-    maps.into_iter()
+    let maps = [&head.cls_logits, &head.box_deltas].into_iter();
+    maps.chain(&head.centerness)
         .flat_map(|maps| (0..maps.segments().len()).map(|level| maps.nchw(level)))
         .collect()
 }

@@ -19,6 +19,7 @@ pub(super) fn validate(config: &ModelConfig, num_classes: usize) -> Result<(), M
         ("anchor_base_size", config.anchor_base_size),
         ("topk_candidates", config.topk_candidates),
         ("detections_per_image", config.detections_per_image),
+        ("fcos.norm_groups", config.fcos.norm_groups),
     ] {
         require(key, value >= 1, || {
             format!("got {value}, expected 1 or more")
@@ -67,13 +68,26 @@ pub(super) fn validate(config: &ModelConfig, num_classes: usize) -> Result<(), M
             format!("got {value}, expected 0 to 1")
         })?;
     }
+    let base_size = config.fcos.base_size;
+    // Half of 1 is rounded to 0: the squares of the finest level would be empty.
+    require("fcos.base_size", base_size >= 2, || {
+        format!("got {base_size}, expected 2 or more")
+    })?;
+    let radius = config.fcos.center_sampling_radius;
+    require(
+        "fcos.center_sampling_radius",
+        radius.is_finite() && radius > 0.0,
+        || format!("got {radius}, expected a positive number"),
+    )?;
     let (bg, fg) = (config.bg_iou_threshold, config.fg_iou_threshold);
     require("bg_iou_threshold", bg <= fg, || {
         format!("got {bg}, expected at most `fg_iou_threshold`, which is {fg}")
     })
 }
 
-fn require(
+/// # Errors
+/// On `key`, if the rule does not hold.
+pub(super) fn require(
     key: &'static str,
     holds: bool,
     reason: impl FnOnce() -> String,

@@ -1,6 +1,6 @@
 //! Weights from files: torchvision's names, its older names and bare backbones, with a report.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -101,8 +101,18 @@ pub fn load_into(
     let bare = file.entries.contains_key("conv1.weight");
     let mut offered: BTreeMap<String, (&str, &Array)> = BTreeMap::new();
     let mut report = LoadReport::default();
+    let known: BTreeSet<&str> = detector
+        .specs()
+        .iter()
+        .map(|spec| spec.name.as_str())
+        .collect();
     for (name, array) in &file.entries {
-        let current = current_name(name, bare);
+        // One detector's older name is another's name of today.
+        let current = if known.contains(name.as_str()) {
+            name.clone()
+        } else {
+            current_name(name, bare)
+        };
         if let Some((earlier, _)) = offered.insert(current, (name, array)) {
             // Two spellings of one parameter: the later one in name order stands.
             report.unexpected.push(earlier.to_owned());
@@ -181,7 +191,7 @@ fn current_name(name: &str, bare_backbone: bool) -> String {
         ] => {
             format!("backbone.fpn.{block}.{i}.0.{kind}")
         }
-        // A tower was convolutions and ReLUs in turn, and is now a sequence of pairs.
+        // RetinaNet's tower was convolutions and ReLUs in turn, and is now a sequence of pairs.
         ["head", branch, "conv", i, kind] => match i.parse::<usize>() {
             Ok(position) => format!("head.{branch}.conv.{}.0.{kind}", position / 2),
             Err(_) => name.to_owned(),

@@ -12,8 +12,8 @@ pub struct FeatureMap {
     channels: usize,
     /// `[height, width]` in cells.
     size: [usize; 2],
-    /// Input pixels a cell.
-    stride: usize,
+    /// Pixels of the student's input a cell, down and across.
+    stride: [f32; 2],
     values: Vec<f32>,
 }
 
@@ -22,8 +22,8 @@ pub struct FeatureMap {
 pub struct Grid {
     /// `[height, width]` in cells.
     pub size: [usize; 2],
-    /// Input pixels a cell.
-    pub stride: usize,
+    /// Pixels of the student's input a cell, down and across.
+    pub stride: [f32; 2],
     /// Row-major.
     pub values: Vec<f32>,
 }
@@ -47,8 +47,18 @@ impl FeatureMap {
         FeatureMap {
             channels,
             size,
-            stride,
+            stride: [stride as f32; 2],
             values: covered.into_data().try_to_vec().expect("maps hold f32"),
+        }
+    }
+
+    /// The same over an image of `[height, width]` `image_size`, where the model saw it as `own_size`.
+    #[must_use]
+    pub fn over(self, own_size: [usize; 2], image_size: [usize; 2]) -> Self {
+        let ratio = |axis: usize| image_size[axis] as f32 / own_size[axis] as f32;
+        FeatureMap {
+            stride: [self.stride[0] * ratio(0), self.stride[1] * ratio(1)],
+            ..self
         }
     }
 
@@ -135,17 +145,17 @@ impl Grid {
     }
 
     /// The value at `[y, x]` in pixels of the network input, bilinear between the centers of the
-    /// cells and constant beyond the outermost. A cell covers `stride` by `stride` pixels.
+    /// cells and constant beyond the outermost. A cell covers `stride` pixels.
     #[must_use]
     pub fn at(&self, position: [f32; 2]) -> f32 {
         let [rows, columns] = self.size;
-        let place = |pixel: f32, cells: usize| {
-            let cell = (pixel / self.stride as f32 - 0.5).clamp(0.0, (cells - 1) as f32);
+        let place = |pixel: f32, stride: f32, cells: usize| {
+            let cell = (pixel / stride - 0.5).clamp(0.0, (cells - 1) as f32);
             let first = cell as usize;
             (first, (first + 1).min(cells - 1), cell.fract())
         };
-        let (y1, y2, fy) = place(position[0], rows);
-        let (x1, x2, fx) = place(position[1], columns);
+        let (y1, y2, fy) = place(position[0], self.stride[0], rows);
+        let (x1, x2, fx) = place(position[1], self.stride[1], columns);
         let row = |y: usize| {
             let [left, right] = [x1, x2].map(|x| self.values[y * columns + x]);
             left + fx * (right - left)
@@ -223,7 +233,7 @@ mod tests {
     fn values_lie_between_the_centers_of_cells() {
         let grid = Grid {
             size: [1, 2],
-            stride: 8,
+            stride: [8.0; 2],
             values: vec![1.0, 3.0],
         };
         let row = [0.0, 4.0, 8.0, 12.0, 16.0].map(|x| grid.at([4.0, x]));

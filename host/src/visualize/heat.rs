@@ -141,7 +141,7 @@ mod tests {
     fn grid(values: [f32; 2]) -> Grid {
         Grid {
             size: [1, 2],
-            stride: 2,
+            stride: [2.0; 2],
             values: values.into(),
         }
     }

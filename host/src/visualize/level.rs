@@ -47,8 +47,9 @@ pub struct Level {
 }
 
 impl Level {
-    /// Looks at `tap` of the student; `teacher` is the teacher's tap of the same name, and
-    /// `image_size` `[height, width]` of the network input without padding.
+    /// Looks at `tap` of the student; `teacher` is the teacher's tap of the same name with the size of
+    /// the teacher's image, and `image_size` the student's: `[height, width]` of the network input
+    /// without padding.
     ///
     /// # Panics
     /// If the tap was not observed.
@@ -56,7 +57,7 @@ impl Level {
     pub fn new(
         observed: &Observed,
         tap: &TapSpec,
-        teacher: Option<&TapSpec>,
+        teacher: Option<&(TapSpec, [usize; 2])>,
         image_size: [usize; 2],
     ) -> Self {
         let name = &tap.name;
@@ -65,9 +66,9 @@ impl Level {
         if let Some(map) = observed.maps.get(name) {
             others.push((View::Map, FeatureMap::new(map, tap.stride, image_size)));
         }
-        if let (Some(map), Some(spec)) = (observed.teacher.get(name), teacher) {
-            let map = FeatureMap::new(map, spec.stride, image_size);
-            others.push((View::Teacher, map));
+        if let (Some(map), Some((spec, size))) = (observed.teacher.get(name), teacher) {
+            let map = FeatureMap::new(map, spec.stride, *size);
+            others.push((View::Teacher, map.over(*size, image_size)));
         }
         let mut views = vec![(View::Student, Ok(student.norm()))];
         let mut correlations = Vec::new();
@@ -196,7 +197,12 @@ mod tests {
     #[test]
     fn the_student_is_compared_with_the_map_first_and_then_with_the_teacher() {
         let level = |name: &str| {
-            let level = Level::new(&observed(), &tap(name), Some(&tap(name)), [32, 32]);
+            let level = Level::new(
+                &observed(),
+                &tap(name),
+                Some(&(tap(name), [32, 32])),
+                [32, 32],
+            );
             let views: Vec<(View, bool)> =
                 level.views.iter().map(|(v, g)| (*v, g.is_ok())).collect();
             (views, level.correlations)

@@ -42,7 +42,7 @@ impl Role {
 /// before it runs any code of the plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TapPattern {
-    /// `student`, `teacher`, or a further teacher's name.
+    /// `student`, `teacher`, or the role of a further model to learn from.
     pub role: &'static str,
     /// Name with `*` as wildcard.
     pub pattern: &'static str,
@@ -69,6 +69,18 @@ impl TapPattern {
     pub const fn teacher(pattern: &'static str) -> Self {
         TapPattern {
             role: "teacher",
+            pattern,
+            grad: false,
+            optional: false,
+        }
+    }
+
+    /// Tensors of a further model to learn from, in a role of any other name; they never receive a
+    /// gradient. The user configures a teacher of that name, or casts one for the role.
+    #[must_use]
+    pub const fn of_role(role: &'static str, pattern: &'static str) -> Self {
+        TapPattern {
+            role,
             pattern,
             grad: false,
             optional: false,

@@ -227,13 +227,18 @@ def suppression():
         put(f"nms.batched.{threshold}", batched_nms(boxes, scores, labels, threshold))
 
 
-torch.set_num_threads(1)
-for part in (anchors, matches, losses, detections, suppression):
-    part()
-target = Path(__file__).parent / "detection.safetensors"
-save_file(
-    out,
-    target,
-    {"torch": torch.__version__, "torchvision": torchvision.__version__},
-)
-print(target.stat().st_size, "bytes")
+def main():
+    torch.set_num_threads(1)
+    for part in (anchors, matches, losses, detections, suppression):
+        part()
+    target = Path(__file__).parent / "detection.safetensors"
+    save_file(
+        out,
+        target,
+        {"torch": torch.__version__, "torchvision": torchvision.__version__},
+    )
+    print(target.stat().st_size, "bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -12,17 +12,19 @@ use crate::cli::source::RunSourceArgs;
 use crate::engine::bench::StepBench;
 use crate::engine::memory::{self, MemoryUsage};
 use crate::engine::step::StepReport;
-use crate::engine::step_times::StepTimes;
+use crate::engine::step_times::{MethodTimes, StepTimes};
 use crate::exit_code;
 
 /// Arguments of `bench step`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-Weights are the initial ones, the teacher's too; nothing is written.
+Weights are the initial ones, those of teachers too; nothing is written. With several methods each
+has its own rows.
 
 Examples:
   kdhost bench step
   kdhost bench step --plugin libkd_ssim.so
+  kdhost bench step --plugin libkd_ssim.so --plugin libkd_hint.so
   kdhost bench step --config F.toml --repeat 20 --json")]
 pub struct StepArgs {
     /// Which configuration.
@@ -116,9 +118,11 @@ pub fn run(args: &StepArgs) -> anyhow::Result<i32> {
 
 fn answer(report: &StepReport) -> Answer {
     let times = &report.times;
+    let of_methods = |part: fn(&MethodTimes) -> f64| times.methods.values().map(part).sum::<f64>();
     Answer {
-        forward_ms: 1e3 * (times.student_forward + times.teacher + times.method_forward),
-        backward_ms: 1e3 * (times.student_backward + times.method_backward),
+        forward_ms: 1e3
+            * (times.student_forward + times.all_teachers() + of_methods(|m| m.forward)),
+        backward_ms: 1e3 * (times.student_backward + of_methods(|m| m.backward)),
         optimizer_ms: 1e3 * times.optimizer,
         losses: report
             .losses
@@ -140,7 +144,7 @@ fn summarize(times: &[StepTimes], parts: &StepTimes, images_per_step: usize) -> 
         parts_ms: parts
             .named()
             .into_iter()
-            .map(|(name, seconds)| (name.to_owned(), (1e3 * seconds).into()))
+            .map(|(name, seconds)| (name, (1e3 * seconds).into()))
             .collect(),
         peak_mib: peak_mib(),
     }
@@ -155,7 +159,7 @@ fn render(summary: &Summary, parts: &StepTimes) -> String {
     for (name, seconds) in parts.named() {
         let ms = 1e3 * seconds;
         let share = format!("{:.1} %", 100.0 * ms / summary.total_ms);
-        table.add_row([name.to_owned(), format!("{ms:.2}"), share]);
+        table.add_row([name, format!("{ms:.2}"), share]);
     }
     table.add_row([
         "step".into(),

@@ -21,7 +21,7 @@ fn resolve(
             .into_iter()
             .collect(),
         set: set.iter().map(|text| (*text).to_owned()).collect(),
-        flags: Vec::new(),
+        ..Sources::default()
     };
     let resolved = sources.resolve();
     (folder, resolved)
@@ -61,6 +61,8 @@ fn shipped() -> Vec<PathBuf> {
     out.sort();
     out
 }
+
+mod entries;
 
 #[test]
 fn the_base_resolves_and_says_every_key() {
@@ -276,6 +278,9 @@ fn ranges_and_rules() {
         "student.anchor_ratios=[-1.0]",
         "student.trainable_layers=3",
         "student.trainable_layers=6",
+        "student.fcos.base_size=1",
+        "student.fcos.center_sampling_radius=0.0",
+        "student.fcos.norm_groups=0",
         "student.backbone=resnet19",
         "teacher.model.focal_alpha=2",
         "train.accumulate=0",
@@ -309,6 +314,18 @@ fn ranges_and_rules() {
 }
 
 #[test]
+fn groups_of_a_head_divide_its_channels() {
+    let groups = "teacher.model.fcos.norm_groups=5";
+    // RetinaNet's head has none.
+    ok(&[], &[groups]);
+    let found = problems(&[], &[groups, "teacher.model.detector=fcos"]);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].key, "teacher.model.fcos.norm_groups");
+    let text = found[0].to_string();
+    assert!(text.contains("`teacher.model.fpn_channels` (32)"), "{text}");
+}
+
+#[test]
 fn set_takes_toml_values_or_strings() {
     let config = ok(
         &[],
@@ -331,10 +348,10 @@ fn set_takes_toml_values_or_strings() {
     assert_eq!(config.train.lr, 1.0);
     assert_eq!(config.train.milestones, [2, 4]);
     assert_eq!(config.data.voc.train_split, "a=b");
-    assert_eq!(config.distill.loss_weights["kd/x.y"], 2.5);
-    assert_eq!(config.distill.config["window"], 7);
+    assert_eq!(config.distill.single.loss_weights["kd/x.y"], 2.5);
+    assert_eq!(config.distill.single.config["window"], 7);
     assert_eq!(
-        config.distill.config["deep"],
+        config.distill.single.config["deep"],
         serde_json::json!({"er": true})
     );
     assert_eq!(config.train.epochs, 4);
@@ -392,11 +409,14 @@ fn paths_are_relative_to_the_file_that_sets_them() {
     assert_eq!(config.teacher.checkpoint, here.join("t.safetensors"));
     assert_eq!(config.output_dir, Path::new("out"));
     // A bare file name is searched, not joined.
-    assert_eq!(config.distill.plugin, "libm.so");
+    assert_eq!(config.distill.single.plugin, "libm.so");
 
     let (folder, resolved) = resolve(&[("p.toml", "[distill]\nplugin = \"./libm.so\"\n")], &[]);
     let plugin = folder.path().canonicalize().unwrap().join("libm.so");
-    assert_eq!(Path::new(&resolved.unwrap().config.distill.plugin), plugin);
+    assert_eq!(
+        Path::new(&resolved.unwrap().config.distill.single.plugin),
+        plugin
+    );
 }
 
 #[test]

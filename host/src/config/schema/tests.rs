@@ -36,7 +36,7 @@ fn schema() -> Json {
 
 fn run(config: Json) -> Result<String, ConfigError> {
     let config = serde_json::from_value(config).unwrap();
-    check_plugin_config(&schema(), &config, "demo")
+    check_plugin_config(&schema(), &config, "distill.config", "demo")
 }
 
 fn message(config: Json) -> String {
@@ -161,7 +161,12 @@ fn untagged_alternatives() {
         {"type": "integer", "minimum": 1}, {"type": "array", "items": {"type": "integer"}}
     ]}, "once": {"oneOf": [{"type": "integer"}, {"type": "number"}]}}});
     let run = |value: Json| {
-        check_plugin_config(&schema, &BTreeMap::from([("v".to_owned(), value)]), "demo")
+        check_plugin_config(
+            &schema,
+            &BTreeMap::from([("v".to_owned(), value)]),
+            "distill.config",
+            "demo",
+        )
     };
     assert_eq!(run(json!([1, 2])).unwrap(), "{\"v\":[1,2]}");
     let text = run(json!("x")).unwrap_err().to_string();
@@ -174,7 +179,7 @@ fn untagged_alternatives() {
     let text = run(json!([1, "x"])).unwrap_err().to_string();
     assert!(text.contains("`distill.config.v[1]`"), "{text}");
     let both = BTreeMap::from([("once".to_owned(), json!(1))]);
-    let text = check_plugin_config(&schema, &both, "demo")
+    let text = check_plugin_config(&schema, &both, "distill.config", "demo")
         .unwrap_err()
         .to_string();
     assert!(text.contains("fits more than one"), "{text}");
@@ -184,7 +189,7 @@ fn untagged_alternatives() {
 fn tables_are_closed_unless_opened() {
     let check = |schema: Json| {
         let config = BTreeMap::from([("other".to_owned(), json!("x"))]);
-        check_plugin_config(&schema, &config, "demo")
+        check_plugin_config(&schema, &config, "distill.config", "demo")
     };
     assert!(check(json!({"type": "object"})).is_ok());
     assert!(check(json!({"type": "object", "properties": {}})).is_err());
@@ -231,7 +236,8 @@ fn unusable_schemas_are_refused_by_place() {
         ),
         (json!({"enum": []}), "#/enum: expected a list of values"),
     ] {
-        let error = check_plugin_config(&schema, &BTreeMap::new(), "demo").unwrap_err();
+        let error =
+            check_plugin_config(&schema, &BTreeMap::new(), "distill.config", "demo").unwrap_err();
         assert!(matches!(error, ConfigError::Schema { .. }), "{error}");
         let text = error.to_string();
         assert!(
@@ -253,7 +259,8 @@ fn hostile_schemas_end() {
     }
     let wide = json!({"$ref": "#/$defs/d39", "$defs": defs});
     for schema in [circle, forever, wide] {
-        let error = check_plugin_config(&schema, &BTreeMap::new(), "demo").unwrap_err();
+        let error =
+            check_plugin_config(&schema, &BTreeMap::new(), "distill.config", "demo").unwrap_err();
         assert!(matches!(error, ConfigError::Schema { .. }), "{error}");
     }
 }
@@ -266,6 +273,7 @@ fn large_integers_are_compared_exactly() {
         check_plugin_config(
             &schema,
             &BTreeMap::from([("n".to_owned(), json!(n))]),
+            "distill.config",
             "demo",
         )
         .is_ok()
@@ -308,13 +316,27 @@ fn derived_schemas_are_supported() {
         serde_json::from_value(json!({"pair": [1, "x"], "map": {"a": 1}, "choice": choice}))
             .unwrap()
     };
-    let text = check_plugin_config(&schema, &config(json!("first")), "demo").unwrap();
+    let text =
+        check_plugin_config(&schema, &config(json!("first")), "distill.config", "demo").unwrap();
     assert_eq!(
         text,
         "{\"choice\":\"first\",\"count\":7,\"map\":{\"a\":1.0},\"maybe\":null,\"pair\":[1,\"x\"]}"
     );
-    assert!(check_plugin_config(&schema, &config(json!({"second": {"width": 3}})), "demo").is_ok());
-    let error = check_plugin_config(&schema, &config(json!({"second": {"width": 300}})), "demo");
+    assert!(
+        check_plugin_config(
+            &schema,
+            &config(json!({"second": {"width": 3}})),
+            "distill.config",
+            "demo"
+        )
+        .is_ok()
+    );
+    let error = check_plugin_config(
+        &schema,
+        &config(json!({"second": {"width": 300}})),
+        "distill.config",
+        "demo",
+    );
     let text = error.unwrap_err().to_string();
     assert!(
         text.contains("choice.second.width") && text.contains("at most 255"),
@@ -338,10 +360,13 @@ fn our_own_schema_is_supported() {
             "data.coco.val_annotations",
             "data.coco.val_images",
             "data.voc.root",
+            "distill.methods.*.plugin",
             "distill.plugin",
             "student.weights",
             "teacher.checkpoint",
             "teacher.model.weights",
+            "teachers.*.checkpoint",
+            "teachers.*.model.weights",
         ]
     );
 }

@@ -68,27 +68,37 @@ pub(super) fn tag_of<'s>(root: &'s Json, variants: &'s [Json]) -> Option<(&'s st
     })
 }
 
-/// Calls `found` with the path and the schema of every property below `root`.
+/// Calls `found` with the path and the schema of every property below `root` that has a name.
 pub(super) fn walk_properties(root: &Json, found: &mut dyn FnMut(&[String], &Json)) {
-    walk(root, root, &mut Vec::new(), &mut 4096, found);
+    walk(root, root, false, &mut Vec::new(), &mut 4096, found);
+}
+
+/// The same, and of those below a table with free keys, for which `*` stands in the path.
+pub(super) fn walk_all(root: &Json, found: &mut dyn FnMut(&[String], &Json)) {
+    walk(root, root, true, &mut Vec::new(), &mut 4096, found);
 }
 
 fn walk(
     root: &Json,
     schema: &Json,
+    free_keys: bool,
     path: &mut Vec<String>,
     budget: &mut usize,
     found: &mut dyn FnMut(&[String], &Json),
 ) {
-    let properties = resolved(root, schema).and_then(|s| s.get("properties")?.as_object());
-    for (name, property) in properties.into_iter().flatten() {
+    let schema = resolved(root, schema);
+    let properties = schema.and_then(|s| s.get("properties")?.as_object());
+    let any = "*".to_owned();
+    let free = schema.and_then(|s| s.get("additionalProperties"));
+    let free = free.filter(|_| free_keys).map(|schema| (&any, schema));
+    for (name, property) in properties.into_iter().flatten().chain(free) {
         if *budget == 0 || path.len() >= 16 {
             return;
         }
         *budget -= 1;
         path.push(name.clone());
         found(path, property);
-        walk(root, property, path, budget, found);
+        walk(root, property, free_keys, path, budget, found);
         path.pop();
     }
 }

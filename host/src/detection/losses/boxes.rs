@@ -1,11 +1,10 @@
-//! Losses on the boxes of foreground anchors: L1 on deltas, or generalised IoU.
+//! The foreground anchors of a batch, and the losses on their boxes: L1 on deltas, or generalised IoU.
 
 use burn::tensor::{Int, Tensor, TensorData};
 
 use super::LossConfig;
 use crate::boxes::BoxXyxy;
 use crate::config::BoxLoss;
-use crate::detection::box_coder;
 use crate::detection::levels::Level;
 use crate::detection::{Assignment, HeadOutput};
 
@@ -14,33 +13,76 @@ const GIOU_EPSILON: f32 = 1e-7;
 
 /// The foreground anchors of a batch, in the order of the packed maps.
 #[derive(Default)]
-struct Foreground {
-    /// Rows of the deltas as `[anchors, 4]`.
-    rows: Vec<i32>,
+pub(super) struct Foreground {
+    /// Numbers of the anchors over all rows of the maps.
+    numbers: Vec<i32>,
     anchors: Vec<BoxXyxy>,
     objects: Vec<BoxXyxy>,
     /// Weight of each anchor's image.
     weights: Vec<f32>,
 }
 
+impl Foreground {
+    /// With the weight of each image.
+    pub(super) fn new(assignment: &Assignment, levels: &[Level], weights: &[f32]) -> Self {
+        let mut foreground = Foreground::default();
+        for level in levels {
+            for (image, matched) in assignment.matched.iter().enumerate() {
+                let of_level = &matched[level.first_anchor..][..level.num_anchors()];
+                let first = level.rows(image).start * level.per_cell;
+                for (anchor, &object) in of_level.iter().enumerate() {
+                    let Ok(object) = usize::try_from(object) else {
+                        continue;
+                    };
+                    let number = level.first_anchor + anchor;
+                    foreground.numbers.push((first + anchor) as i32);
+                    foreground.anchors.push(assignment.anchors_xyxy[number]);
+                    foreground
+                        .objects
+                        .push(assignment.boxes_xyxy[image][object]);
+                    foreground.weights.push(weights[image]);
+                }
+            }
+        }
+        foreground
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.numbers.is_empty()
+    }
+
+    /// Object and anchor of each.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (BoxXyxy, BoxXyxy)> {
+        let anchors = self.anchors.iter().copied();
+        self.objects.iter().copied().zip(anchors)
+    }
+
+    pub(super) fn weights(&self) -> &[f32] {
+        &self.weights
+    }
+
+    /// What `cells` `[rows, A * D]` hold of each anchor of the foreground, `[F, D]`. Differentiable.
+    pub(super) fn select<const D: usize>(&self, cells: &Tensor<2>) -> Tensor<2> {
+        let device = cells.device().inner();
+        let indices = TensorData::from(self.numbers.as_slice());
+        let indices = Tensor::<1, Int>::from_data(indices, &device);
+        let anchors = cells.dims()[0] * cells.dims()[1] / D;
+        cells.clone().reshape([anchors, D]).select(0, indices)
+    }
+}
+
 /// Loss on boxes; see [`super::retinanet_losses`].
 pub(super) fn box_loss(
     head: &HeadOutput,
-    assignment: &Assignment,
-    levels: &[Level],
-    weights: &[f32],
+    foreground: &Foreground,
     config: &LossConfig,
 ) -> Tensor<1> {
     let all = head.box_deltas.cells();
-    let foreground = gather(assignment, levels, weights);
-    if foreground.rows.is_empty() {
+    if foreground.is_empty() {
         return connected_zero(all);
     }
     let device = all.device().inner();
-    let indices = TensorData::from(foreground.rows.as_slice());
-    let indices = Tensor::<1, Int>::from_data(indices, &device);
-    let anchors = all.dims()[0] * all.dims()[1] / 4;
-    let deltas = all.clone().reshape([anchors, 4]).select(0, indices); // [F, 4]
+    let deltas = foreground.select::<4>(all); // [F, 4]
     let rows = |boxes: &[[f32; 4]]| {
         Tensor::<2>::from_data(
             TensorData::new(boxes.as_flattened().to_vec(), [boxes.len(), 4]),
@@ -50,15 +92,14 @@ pub(super) fn box_loss(
     let loss = match config.box_loss {
         BoxLoss::L1 => {
             let targets: Vec<[f32; 4]> = foreground
-                .objects
-                .iter()
-                .zip(&foreground.anchors)
-                .map(|(&object, &anchor)| box_coder::encode(object, anchor))
+                .pairs()
+                .map(|(object, anchor)| config.box_coder.encode(object, anchor))
                 .collect();
             (deltas - rows(&targets)).abs().sum_dim(1) // [F, 1]
         }
         BoxLoss::Giou => {
-            let predicted = box_coder::decode_tensor(deltas, rows(&foreground.anchors));
+            let anchors = rows(&foreground.anchors);
+            let predicted = config.box_coder.decode_tensor(deltas, anchors);
             giou_loss(predicted, rows(&foreground.objects)) // [F, 1]
         }
     };
@@ -76,10 +117,10 @@ fn giou_loss(predicted: Tensor<2>, target: Tensor<2>) -> Tensor<2> {
     let near = |boxes: &Tensor<2>| boxes.clone().narrow(1, 0, 2); // [F, 2]
     let far = |boxes: &Tensor<2>| boxes.clone().narrow(1, 2, 2);
     let area = |size: Tensor<2>| size.clone().narrow(1, 0, 1) * size.narrow(1, 1, 1); // [F, 1]
-    let overlap = area(
-        (far(&predicted).min_pair(far(&target)) - near(&predicted).max_pair(near(&target)))
-            .clamp_min(0.0),
-    );
+    let extent = far(&predicted).min_pair(far(&target)) - near(&predicted).max_pair(near(&target));
+    // Boxes that only touch get no gradient of the overlap, as torchvision's.
+    let apart = extent.clone().lower_equal_elem(0.0);
+    let overlap = area(extent.mask_fill(apart, 0.0));
     let union = area(far(&predicted) - near(&predicted)) + area(far(&target) - near(&target))
         - overlap.clone();
     let hull =
@@ -89,33 +130,10 @@ fn giou_loss(predicted: Tensor<2>, target: Tensor<2>) -> Tensor<2> {
     waste - iou + 1.0
 }
 
-fn gather(assignment: &Assignment, levels: &[Level], weights: &[f32]) -> Foreground {
-    let mut foreground = Foreground::default();
-    for level in levels {
-        for (image, matched) in assignment.matched.iter().enumerate() {
-            let of_level = &matched[level.first_anchor..][..level.num_anchors()];
-            let first_row = level.rows(image).start * level.per_cell;
-            for (anchor, &object) in of_level.iter().enumerate() {
-                let Ok(object) = usize::try_from(object) else {
-                    continue;
-                };
-                let number = level.first_anchor + anchor;
-                foreground.rows.push((first_row + anchor) as i32);
-                foreground.anchors.push(assignment.anchors_xyxy[number]);
-                foreground
-                    .objects
-                    .push(assignment.boxes_xyxy[image][object]);
-                foreground.weights.push(weights[image]);
-            }
-        }
-    }
-    foreground
-}
-
 /// Exactly 0, also for infinite outputs, and on the tape: every parameter of the box tower then has
 /// a gradient (of zeros) whatever the batch.
-fn connected_zero(deltas: &Tensor<2>) -> Tensor<1> {
-    let one: Tensor<1> = deltas.clone().slice([0..1, 0..1]).flatten(0, 1);
-    let everywhere = Tensor::<1, Int>::zeros([1], &deltas.device().inner()).equal_elem(0);
+pub(super) fn connected_zero(cells: &Tensor<2>) -> Tensor<1> {
+    let one: Tensor<1> = cells.clone().slice([0..1, 0..1]).flatten(0, 1);
+    let everywhere = Tensor::<1, Int>::zeros([1], &cells.device().inner()).equal_elem(0);
     one.mask_fill(everywhere, 0.0)
 }

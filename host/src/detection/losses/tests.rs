@@ -1,5 +1,7 @@
 //! Values and gradients against torchvision, against finite differences, and at the extremes.
 
+mod fcos;
+
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -27,6 +29,7 @@ fn config() -> LossConfig {
         num_classes: CLASSES,
         focal_alpha: 0.25,
         focal_gamma: 2.0,
+        box_coder: BoxCoder::CenterSize,
         box_loss: BoxLoss::L1,
         box_loss_weight: 1.0,
     }
@@ -189,6 +192,7 @@ fn small_head(logits: &[f32], deltas: &[f32], device: &Device) -> HeadMaps {
     HeadMaps {
         cls_logits: vec![map(logits)],
         box_deltas: vec![map(deltas)],
+        centerness: Vec::new(),
     }
 }
 
@@ -317,6 +321,7 @@ fn focal_loss_by_hand() {
             TensorData::from([[[[0.0, 0.5]], [[0.0, 0.0]], [[0.5, 0.0]], [[0.0, 0.0]]]]),
             &device,
         )],
+        centerness: Vec::new(),
     };
     let one_class = LossConfig {
         num_classes: 1,

@@ -1,5 +1,7 @@
 //! Final detections against torchvision, ties and limits by hand.
 
+mod fcos;
+
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::*;
@@ -12,6 +14,7 @@ const TOLERANCE: f64 = 1e-6;
 fn config() -> PostprocessConfig {
     PostprocessConfig {
         num_classes: 2,
+        box_coder: BoxCoder::CenterSize,
         score_threshold: 0.05,
         nms_threshold: 0.5,
         topk_candidates: 100,
@@ -22,23 +25,29 @@ fn config() -> PostprocessConfig {
 #[test]
 fn equal_to_torchvision() {
     let golden = Golden::load();
-    let head = golden.head("detections", 3, &Device::flex()).output();
     let scales = [1.0, 1.259_921, 1.587_401];
     let anchors = AnchorGenerator::new(16, &scales, &[0.5, 1.0, 2.0], 3).anchors(
         golden.sizes("detections.input_size")[0],
         &golden.sizes("detections.level_sizes"),
     );
+    compare(&golden, &anchors, BoxCoder::CenterSize);
+}
+
+/// All cases of a golden file.
+fn compare(golden: &Golden, anchors: &[BoxXyxy], box_coder: BoxCoder) {
+    let head = golden.head("detections", 3, &Device::flex()).output();
     let sizes = golden.sizes("detections.sizes");
     for case in 0..4 {
         let values = golden.values(&format!("detections.{case}.config"));
         let config = PostprocessConfig {
             num_classes: 3,
+            box_coder,
             score_threshold: values[0],
             nms_threshold: values[1],
             topk_candidates: values[2] as usize,
             detections_per_image: values[3] as usize,
         };
-        let detections = detect(&head, &anchors, &sizes, &config);
+        let detections = detect(&head, anchors, &sizes, &config);
         let counts: Vec<usize> = detections.iter().map(|d| d.scores.len()).collect();
         assert_eq!(counts, golden.indices(&format!("detections.{case}.counts")));
         if counts.iter().sum::<usize>() == 0 {
@@ -71,6 +80,7 @@ fn row(logits: [[f32; 3]; 2], deltas: [[f32; 3]; 4]) -> (HeadOutput, Vec<BoxXyxy
             TensorData::new(deltas.concat(), [1, 4, 1, 3]),
             &device,
         )],
+        centerness: Vec::new(),
     };
     let anchors = (0..3)
         .map(|i| [10.0 * i as f32, 0.0, 10.0 * i as f32 + 8.0, 8.0])

@@ -9,7 +9,7 @@ use crate::plugin::{ArrayMut, CallInfo, TensorArg};
 use crate::state::Array;
 use crate::values::Values;
 
-use super::{DistillStep, TapValues, array_mut, array_muts, by_slot, in_head_order, zeros};
+use super::{DistillStep, ModelTaps, array_mut, array_muts, by_slot, in_head_order, zeros};
 use crate::distill::DistillError;
 use crate::distill::distiller::Distiller;
 use crate::distill::tap_view::TapView;
@@ -26,14 +26,9 @@ struct Lent {
 impl Lent {
     /// # Panics
     /// If a used tap is missing: a bug of the engine.
-    fn new(
-        distiller: &Distiller,
-        student: &TapValues,
-        teacher: &TapValues,
-        sources: &Sources<'_>,
-    ) -> Self {
+    fn new(distiller: &Distiller, taps: &ModelTaps<'_>, sources: &Sources<'_>) -> Self {
         Lent {
-            views: distiller.used_taps(student, teacher, TapView::new),
+            views: distiller.used_taps(taps, TapView::new),
             absent: distiller
                 .bindings
                 .iter()
@@ -73,14 +68,13 @@ impl Distiller {
     pub(super) fn step_by_plugin<E: From<DistillError>>(
         &mut self,
         call: &CallInfo,
-        student: &TapValues,
-        teacher: &TapValues,
+        taps: &ModelTaps<'_>,
         sources: &Sources<'_>,
         scale: f32,
         judge: impl FnOnce(Vec<Tensor<4>>) -> Result<Vec<Tensor<4>>, E>,
     ) -> Result<DistillStep, E> {
         let started = Instant::now();
-        let lent = Lent::new(self, student, teacher, sources);
+        let lent = Lent::new(self, taps, sources);
         let (tap_args, target_args) = (lent.taps(), lent.targets());
         let mut losses = vec![0.0f32; self.plan.losses.len()];
         let mut maps = lent.maps(self);
@@ -195,11 +189,10 @@ impl Distiller {
     pub(super) fn maps_by_plugin(
         &mut self,
         call: &CallInfo,
-        student: &TapValues,
-        teacher: &TapValues,
+        taps: &ModelTaps<'_>,
         sources: &Sources<'_>,
     ) -> Result<Vec<Tensor<4>>, DistillError> {
-        let lent = Lent::new(self, student, teacher, sources);
+        let lent = Lent::new(self, taps, sources);
         let mut losses = vec![0.0f32; self.plan.losses.len()];
         let mut maps = lent.maps(self);
         let mut buffers = self.buffers.clone();

@@ -12,7 +12,7 @@ use crate::plugin::{CallInfo, Method, Plan, ProgramKind, TapBinding, TensorSpec}
 use crate::state::Array;
 use crate::values::{Values, flat_tensor_on, into_vec};
 
-use super::{DistillStep, TapValues, by_slot, in_head_order};
+use super::{DistillStep, ModelTaps, by_slot, in_head_order};
 use crate::distill::DistillError;
 use crate::distill::distiller::Distiller;
 use crate::distill::execution::Executor;
@@ -31,17 +31,12 @@ struct Bound {
 impl Bound {
     /// # Panics
     /// If a used tap is missing: a bug of the engine.
-    fn new(
-        distiller: &Distiller,
-        student: &TapValues,
-        teacher: &TapValues,
-        sources: &Sources<'_>,
-    ) -> Self {
+    fn new(distiller: &Distiller, taps: &ModelTaps<'_>, sources: &Sources<'_>) -> Self {
         let device = distiller.programs.device().clone();
         // Taps lie there already, but for a look at a run from another device.
         let bring = |tap: &Tensor<4>| tap.clone().without_autodiff().to_device(&device);
         Bound {
-            taps: distiller.used_taps(student, teacher, bring),
+            taps: distiller.used_taps(taps, bring),
             targets: distiller.targets(sources),
             device,
         }
@@ -149,18 +144,17 @@ impl Distiller {
     pub(super) fn step_by_program<E: From<DistillError>>(
         &mut self,
         call: &CallInfo,
-        student: &TapValues,
-        teacher: &TapValues,
+        taps: &ModelTaps<'_>,
         sources: &Sources<'_>,
         scale: f32,
         judge: impl FnOnce(Vec<Tensor<4>>) -> Result<Vec<Tensor<4>>, E>,
     ) -> Result<DistillStep, E> {
         let started = Instant::now();
-        let bound = Bound::new(self, student, teacher, sources);
+        let bound = Bound::new(self, taps, sources);
         let key = bound.key(self, ProgramKind::Training, call);
         let clock = Instant::now();
         let Some(mut taken) = self.ready(call, &key)? else {
-            return self.step_by_plugin(call, student, teacher, sources, scale, judge);
+            return self.step_by_plugin(call, taps, sources, scale, judge);
         };
         let params = LentParams::new(&mut self.params, &self.params_on_device, &bound.device);
         let state = (&params, self.buffers.as_slice());
@@ -256,14 +250,13 @@ impl Distiller {
     pub(super) fn maps_by_program(
         &mut self,
         call: &CallInfo,
-        student: &TapValues,
-        teacher: &TapValues,
+        taps: &ModelTaps<'_>,
         sources: &Sources<'_>,
     ) -> Result<Vec<Tensor<4>>, DistillError> {
-        let bound = Bound::new(self, student, teacher, sources);
+        let bound = Bound::new(self, taps, sources);
         let key = bound.key(self, ProgramKind::Forward, call);
         let Some(mut taken) = self.ready(call, &key)? else {
-            return self.maps_by_plugin(call, student, teacher, sources);
+            return self.maps_by_plugin(call, taps, sources);
         };
         let params = LentParams::new(&mut self.params, &self.params_on_device, &bound.device);
         let state = (&params, self.buffers.as_slice());

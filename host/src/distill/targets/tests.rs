@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::{Config, ModelConfig};
 use crate::data::{ImageMeta, ImageTargets};
+use crate::distill::distiller::TeacherModel;
 use crate::model::{self, Detector, ForwardRequest, map_size};
 
 const INPUT: [usize; 2] = [64, 96];
@@ -171,16 +172,25 @@ fn what_the_models_cannot_give_is_refused_with_its_reason() {
         let manifest = serde_json::json!({"id": "m", "targets": [name]});
         let manifest: MethodManifest = serde_json::from_value(manifest).unwrap();
         check_names(&manifest).map_err(|e| e.to_string())?;
+        let teachers = teacher.map(|detector| {
+            let model = TeacherModel {
+                detector,
+                has_own_size: false,
+            };
+            ("teacher".to_owned(), model)
+        });
         let models = Models {
             student: student.as_ref(),
-            teacher,
+            teachers: &teachers.into_iter().collect(),
         };
+        let cast = [("teacher".to_owned(), "teacher".to_owned())].into();
         let plan = |read| Plan {
             target_use: vec![read],
             ..Plan::default()
         };
-        check_models(&manifest, &plan(false), models).expect("what is not read is not looked at");
-        check_models(&manifest, &plan(true), models).map_err(|e| e.to_string())
+        check_models(&manifest, &plan(false), models, &cast)
+            .expect("what is not read is not looked at");
+        check_models(&manifest, &plan(true), models, &cast).map_err(|e| e.to_string())
     };
     let same = Some(student.as_ref());
     for (name, teacher, needle) in [

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::metrics_log::LogPosition;
 
 /// Version of `progress.json`.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// Where a run stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,8 +23,8 @@ pub struct Progress {
     pub seed: u64,
     /// Hash of the settings that decide the result.
     pub config_hash: String,
-    /// SHA-256 of the plugin file; none in plain training.
-    pub plugin_hash: Option<String>,
+    /// SHA-256 of each method's plugin file, by the method's label; none in plain training.
+    pub plugins: BTreeMap<String, String>,
     /// The run is over; this checkpoint is never removed.
     pub finished: bool,
     /// The last evaluation. What is not finite is stored as null and read as NaN.

@@ -21,7 +21,7 @@ fn snapshot(iter: u64) -> Snapshot {
             batch_in_epoch: 3,
             seed: 42,
             config_hash: "c0".into(),
-            plugin_hash: None,
+            plugins: BTreeMap::new(),
             finished: false,
             metrics: BTreeMap::from([("val/AP".into(), 0.1 + iter as f64 / 3.0)]),
             best: Some(Best {
@@ -181,10 +181,10 @@ fn another_schema_is_refused() {
     let store = store(&folder);
     let path = store.save(&snapshot(20)).unwrap().join(PROGRESS_FILE);
     let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, text.replace("\"schema\": 1", "\"schema\": 2")).unwrap();
+    fs::write(&path, text.replace("\"schema\": 2", "\"schema\": 1")).unwrap();
     let error = store.latest().unwrap_err();
     assert!(
-        matches!(error, CheckpointError::Schema { got: 2, .. }),
+        matches!(error, CheckpointError::Schema { got: 1, .. }),
         "{error}"
     );
 }

@@ -5,11 +5,13 @@ use crate::config::{MethodOptimizerConfig, MethodOptimizerKind, TrainConfig};
 use super::groups::decay_by_rank;
 use super::{Algorithm, Optimizer};
 
-/// What optimizers call the method's parameter `name`, apart from the student's.
+/// What optimizers call a method's parameter `LABEL.name`, apart from the student's.
 #[must_use]
 pub fn method_param(name: &str) -> String {
-    format!("method.{name}")
+    format!("{METHOD}{name}")
 }
+
+const METHOD: &str = "method.";
 
 /// Learns the parameters that [`MethodOptimizer::takes`]; others stay with the student's optimizer.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,7 +22,7 @@ pub struct MethodOptimizer {
     lr_ratio: f64,
     weight_decay: f64,
     bias_decay: f64,
-    /// As optimizers call them.
+    /// Beginnings of names, with the method's label or without.
     prefixes: Vec<String>,
 }
 
@@ -48,14 +50,17 @@ impl MethodOptimizer {
             lr_ratio: lr / train.lr,
             weight_decay,
             bias_decay,
-            prefixes: params.iter().map(|p| method_param(p)).collect(),
+            prefixes: params,
         })
     }
 
     /// Whether it learns the parameter that optimizers call `name`; see [`method_param`].
     #[must_use]
     pub fn takes(&self, name: &str) -> bool {
-        self.prefixes.is_empty() || self.prefixes.iter().any(|p| name.starts_with(p))
+        let full = name.strip_prefix(METHOD).unwrap_or(name);
+        let bare = full.split_once('.').map_or(full, |(_, bare)| bare);
+        let begins = |prefix: &String| full.starts_with(prefix) || bare.starts_with(prefix);
+        self.prefixes.is_empty() || self.prefixes.iter().any(begins)
     }
 
     /// The optimizer of a parameter of the method with this shape, its learning rate and decay; `lr` is
@@ -87,7 +92,11 @@ mod tests {
         };
         let mut own = MethodOptimizer::from_config(&train).unwrap();
         let takes = |name| own.takes(&method_param(name));
-        assert!(takes("teacher.a") && !takes("adapter.0"));
+        assert!(takes("one.teacher.a") && !takes("one.adapter.0"));
+        train.method.params = vec!["one.".into()];
+        let by_label = MethodOptimizer::from_config(&train).unwrap();
+        let takes = |name| by_label.takes(&method_param(name));
+        assert!(takes("one.teacher.a") && !takes("other.teacher.a"));
         own.optimizer.begin_step();
         let (mut weight, mut bias) = ([1.0], [1.0]);
         // Half way down the student's schedule: 0.05, so 0.005 here.

@@ -18,6 +18,8 @@ pub(super) struct Judge<'a> {
     pub(super) precision: Precision,
     /// The student's own: targets are matched once a batch.
     pub(super) assignment: &'a Assignment,
+    /// After the name of each loss.
+    pub(super) suffix: &'a str,
     pub(super) scale: f32,
     pub(super) step: u64,
 }
@@ -44,9 +46,12 @@ impl Judge<'_> {
             let head = self.detector.head(self.leaves, &maps);
             self.detector.losses(&head, self.assignment)
         });
-        let total = task_total(&mut sum.losses, losses, "_maps", self.scale, self.step)?;
+        let total = task_total(&mut sum.losses, losses, self.suffix, self.scale, self.step)?;
         let mut gradients = on_pool(on_host, || total.backward());
-        collect_gradients(&mut sum.student, self.leaves, &mut gradients);
+        // Without weight nothing of it may reach the student, not even a zero.
+        if self.scale != 0.0 {
+            collect_gradients(&mut sum.student, self.leaves, &mut gradients);
+        }
         Ok(maps
             .iter()
             .map(|map| {

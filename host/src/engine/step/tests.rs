@@ -52,6 +52,14 @@ fn tiny_with_sgd() -> Config {
     config
 }
 
+/// [`tiny`] without anchors.
+fn tiny_fcos() -> Config {
+    let mut config = tiny();
+    config.student.detector = "fcos".into();
+    config.student.fcos.norm_groups = 4;
+    config
+}
+
 /// A run of [`STEPS`] in memory.
 struct Run {
     learner: Learner,
@@ -70,7 +78,7 @@ impl Run {
         let detector: Arc<dyn Detector> = Arc::from(detector);
         let lengths = [STEPS, STEPS];
         Run {
-            learner: learner("test", config, None, detector, None, lengths).unwrap(),
+            learner: learner("test", config, &[], detector, Teachers::new(), lengths).unwrap(),
             loader: Loader::new(train, options).unwrap(),
             accumulate: config.train.accumulate,
             losses: Vec::new(),
@@ -105,7 +113,7 @@ impl Run {
                 batch_in_epoch: 0,
                 seed: 0,
                 config_hash: String::new(),
-                plugin_hash: None,
+                plugins: BTreeMap::new(),
                 finished: false,
                 metrics: BTreeMap::new(),
                 best: None,
@@ -182,7 +190,11 @@ fn losses_differ(a: &Run, b: &Run) -> f64 {
 
 #[test]
 fn operations_of_any_device_learn_what_the_kernels_learn() {
-    for (name, config) in [("adamw", tiny()), ("sgd", tiny_with_sgd())] {
+    for (name, config) in [
+        ("adamw", tiny()),
+        ("sgd", tiny_with_sgd()),
+        ("fcos", tiny_fcos()),
+    ] {
         let (kernels, operations) = (run(&config, false), run(&config, true));
         let losses = losses_differ(&operations, &kernels);
         let states = distances(&operations.states(), &kernels.states());
@@ -223,7 +235,12 @@ fn from_one_state_a_step_differs_by_roundings_alone() {
 
 #[test]
 fn maps_are_judged_and_images_evaluated_the_same_on_any_device() {
-    let mut config = tiny();
+    for (config, losses) in [(tiny(), 2), (tiny_fcos(), 3)] {
+        judge_and_evaluate(config, losses);
+    }
+}
+
+fn judge_and_evaluate(mut config: Config, losses: usize) {
     // Below the probability that every anchor starts with.
     config.student.score_threshold = 0.005;
     let dataset = open(&config.data, Split::Val).unwrap();
@@ -238,11 +255,13 @@ fn maps_are_judged_and_images_evaluated_the_same_on_any_device() {
             let assignment = detector.assign([128, 128], &batch.targets);
             let mut sum = Accumulated {
                 student: vec![None; detector.specs().len()],
-                method: Vec::new(),
+                methods: Vec::new(),
+                weightless: Vec::new(),
                 losses: Vec::new(),
                 metrics: Vec::new(),
                 batch_stats: Vec::new(),
                 times: StepTimes::default(),
+                tap_gradients: BTreeMap::new(),
             };
             let maps = [16, 8, 4, 2, 1].map(|side| {
                 let values = (0..4 * 16 * side * side).map(|i| (i as f32 * 0.7).sin());
@@ -254,6 +273,7 @@ fn maps_are_judged_and_images_evaluated_the_same_on_any_device() {
                 leaves: &weights.leaves(&|_| true),
                 precision: Precision::F32,
                 assignment: &assignment,
+                suffix: "_maps",
                 scale: 0.5,
                 step: 0,
             };
@@ -288,6 +308,7 @@ fn maps_are_judged_and_images_evaluated_the_same_on_any_device() {
             assert!(differ <= 1e-4 * largest, "{differ} of {largest}");
         }
     }
+    assert_eq!((kernels.2.len(), operations.2.len()), (losses, losses));
     for (a, b) in kernels.2.iter().zip(&operations.2) {
         assert!(a.0 == b.0 && (a.1 / b.1 - 1.0).abs() < 1e-5, "{a:?} {b:?}");
     }
@@ -297,7 +318,7 @@ fn maps_are_judged_and_images_evaluated_the_same_on_any_device() {
 
 #[test]
 fn a_run_goes_on_from_its_checkpoint_on_any_device() {
-    for config in [tiny(), tiny_with_sgd()] {
+    for config in [tiny(), tiny_with_sgd(), tiny_fcos()] {
         for (first, second) in [(true, true), (false, true), (true, false)] {
             let half = with_operations(first, || {
                 let mut run = Run::new(&config);
@@ -322,7 +343,12 @@ fn a_run_goes_on_from_its_checkpoint_on_any_device() {
 
 #[test]
 fn half_precision_learns_as_f32_does() {
-    let mut config = tiny();
+    for config in [tiny(), tiny_fcos()] {
+        learn_in_half_precision(config);
+    }
+}
+
+fn learn_in_half_precision(mut config: Config) {
     config.train.lr = 2e-3;
     let full = run(&config, false);
     config.train.precision = Precision::Bf16;

@@ -1,5 +1,6 @@
 //! Gradients become new weights: clipping, then the optimizers.
 
+use crate::distill::methods::MethodPart;
 use crate::distill::schedule::Phase;
 use crate::engine::optim::method_param;
 use crate::engine::{EngineError, grad_clip};
@@ -8,41 +9,35 @@ use crate::values::Values;
 use super::{Accumulated, Learner};
 
 impl Learner {
-    /// Clips and updates; returns the norms before clipping, the student's and the method's.
+    /// Clips and updates; returns the norms before clipping, the student's and by label those of the
+    /// methods whose parameters learn.
     pub(super) fn apply(
         &mut self,
         sum: &mut Accumulated,
         phase: &Phase,
         lr: f64,
-    ) -> Result<(f64, Option<f64>), EngineError> {
+    ) -> Result<(f64, Vec<(String, f64)>), EngineError> {
         let specs = self.detector.specs();
-        let method_names: Vec<String> = match &self.distiller {
-            Some(distiller) if phase.learn.method => {
-                distiller.param_names().map(method_param).collect()
-            }
-            _ => Vec::new(),
-        };
-        let mut student: Vec<(&str, &mut Values)> = specs
+        let student = specs
             .iter()
             .zip(&mut sum.student)
-            .filter_map(|(spec, g)| Some((spec.name.as_str(), g.as_mut()?)))
-            .collect();
-        let mut method: Vec<(&str, &mut Values)> = method_names
-            .iter()
-            .map(String::as_str)
-            .zip(&mut sum.method)
-            .collect();
-        // Both are known to be finite before either is touched.
-        let norm = grad_clip::norm(&student)?;
-        let method_norm = match method.is_empty() {
-            true => None,
-            false => Some(grad_clip::norm(&method)?),
-        };
-        for (gradients, norm) in [
-            (&mut student, norm),
-            (&mut method, method_norm.unwrap_or_default()),
-        ] {
-            grad_clip::clip(gradients, norm, self.grad_clip_value, self.grad_clip_norm)?;
+            .filter_map(|(spec, g)| Some((spec.name.as_str(), g.as_mut()?)));
+        let mut names: Vec<Vec<String>> = Vec::new();
+        for (index, bound) in self.methods.iter().enumerate() {
+            let learns = self.methods.part_of(index, phase).learns;
+            let params = if learns { bound.param_names() } else { Vec::new() };
+            names.push(params.iter().map(|name| method_param(name)).collect());
+        }
+        // The student, then each method: one norm over several would slow each for the others.
+        let mut clipped: Vec<Vec<(&str, &mut Values)>> = vec![student.collect()];
+        for (names, gradients) in names.iter().zip(&mut sum.methods) {
+            clipped.push(names.iter().map(String::as_str).zip(gradients).collect());
+        }
+        // All are known to be finite before any is touched.
+        let norms = clipped.iter().map(|gradients| grad_clip::norm(gradients));
+        let norms = norms.collect::<Result<Vec<f64>, _>>()?;
+        for (gradients, norm) in clipped.iter_mut().zip(&norms) {
+            grad_clip::clip(gradients, *norm, self.grad_clip_value, self.grad_clip_norm)?;
         }
         self.optimizer.begin_step();
         for (index, gradient) in sum.student.iter().enumerate() {
@@ -63,12 +58,17 @@ impl Learner {
         if let Some(own) = &mut self.method_optimizer {
             own.optimizer.begin_step();
         }
-        if let Some(distiller) = &mut self.distiller {
+        let parts: Vec<MethodPart> = (0..self.methods.len())
+            .map(|index| self.methods.part_of(index, phase))
+            .collect();
+        let methods = self.methods.iter_mut().zip(&names).zip(&sum.methods);
+        for (((bound, names), gradients), part) in methods.zip(&parts) {
+            let distiller = &mut bound.distiller;
             let shapes: Vec<Vec<usize>> = distiller.param_shapes().map(<[_]>::to_vec).collect();
-            let gradients = method_names.iter().zip(&sum.method).zip(&shapes);
+            let gradients = names.iter().zip(gradients).zip(&shapes);
             for (index, ((name, gradient), shape)) in gradients.enumerate() {
                 let group = self.groups.of_method(shape);
-                let lr = lr * group.lr_scale * phase.lr_scale.method;
+                let lr = lr * group.lr_scale * part.lr_scale;
                 let (optimizer, lr, decay) = match &mut self.method_optimizer {
                     Some(own) if own.takes(name) => own.for_param(shape, lr),
                     _ => (&mut self.optimizer, lr, group.weight_decay),
@@ -84,6 +84,9 @@ impl Learner {
                 }
             }
         }
-        Ok((norm, method_norm))
+        let labels = self.methods.iter().map(|bound| bound.label.clone());
+        let of_methods = labels.zip(norms[1..].iter().copied()).zip(&names);
+        let learning = of_methods.filter(|(_, names)| !names.is_empty());
+        Ok((norms[0], learning.map(|(norm, _)| norm).collect()))
     }
 }

@@ -10,12 +10,11 @@ use crate::engine::checkpoint::Best;
 use crate::engine::ema::Ema;
 use crate::engine::evaluate::{EvaluationSet, evaluate, evaluate_oracle};
 use crate::engine::memory::MemoryUsage;
-use crate::engine::step::{Learner, StepReport};
+use crate::engine::step::StepReport;
 use crate::engine::weights::ModelWeights;
-use crate::eval::coco::CocoMetrics;
 use crate::plugin::CallInfo;
 
-use super::Session;
+use super::{Oracles, Session};
 
 /// A term that is exactly zero for so many steps in a row is reported.
 const ZERO_TERM_STEPS: u64 = 50;
@@ -23,6 +22,10 @@ const ZERO_TERM_STEPS: u64 = 50;
 impl Session<'_> {
     pub(super) fn watch_zero_terms(&mut self, report: &StepReport) {
         for (name, value) in &report.losses {
+            // A weight of 0 says as much by itself.
+            if report.weightless.contains(name) {
+                continue;
+            }
             let count = self.zero_terms.entry(name.clone()).or_default();
             *count = if *value == 0.0 { *count + 1 } else { 0 };
             if *count == ZERO_TERM_STEPS {
@@ -44,8 +47,15 @@ impl Session<'_> {
         values.insert("train/loss_total".into(), total);
         values.insert("train/lr".into(), report.lr);
         values.insert("train/grad_norm".into(), report.grad_norm);
-        if let Some(norm) = report.method_grad_norm {
-            values.insert("train/grad_norm_method".into(), norm);
+        for (label, norm) in &report.method_grad_norms {
+            let key = match self.learner.methods.len() {
+                1 => "train/grad_norm_method".to_owned(),
+                _ => format!("train/grad_norm_method_{label}"),
+            };
+            values.insert(key, *norm);
+        }
+        for (name, weight) in &report.weights {
+            values.insert(format!("train/{name}"), *weight);
         }
         for (name, value) in &report.metrics {
             values.insert(format!("method/{name}"), *value);
@@ -79,7 +89,7 @@ impl Session<'_> {
         };
         let detector = self.learner.detector.as_ref();
         let metrics = evaluate(detector, self.exported().tensors(), set)?.metrics;
-        let oracle = self.oracle(set)?;
+        let oracles = self.oracles(set)?;
         let mut values: BTreeMap<String, f64> = metrics
             .named()
             .iter()
@@ -98,13 +108,14 @@ impl Session<'_> {
                 iter: self.at.iter,
             });
         }
-        if let Some(oracle) = &oracle {
-            values.extend(
-                oracle
-                    .named()
-                    .iter()
-                    .map(|(name, value)| (format!("oracle/{name}"), *value)),
-            );
+        for (label, oracle) in &oracles {
+            values.extend(oracle.named().iter().map(|(name, value)| {
+                let key = match self.learner.methods.len() {
+                    1 => format!("oracle/{name}"),
+                    _ => format!("oracle/{label}/{name}"),
+                };
+                (key, *value)
+            }));
         }
         values.insert("time/evaluation".into(), clock.elapsed().as_secs_f64());
         self.log.record(self.at.iter, self.at.epoch, &values)?;
@@ -116,12 +127,16 @@ impl Session<'_> {
             100.0 * metrics.ap50,
             clock.elapsed().as_secs_f64()
         );
-        self.last_evaluation = Some((self.at.iter, metrics, oracle));
+        self.last_evaluation = Some((self.at.iter, metrics, oracles));
         Ok(line)
     }
 
-    /// The head on the method's maps, if asked for.
-    fn oracle(&mut self, set: EvaluationSet<'_>) -> Result<Option<CocoMetrics>, EngineError> {
+    /// The head on the maps of each method that makes some, if asked for.
+    fn oracles(&mut self, set: EvaluationSet<'_>) -> Result<Oracles, EngineError> {
+        let mut oracles = Oracles::new();
+        if !self.run.config.eval.oracle {
+            return Ok(oracles);
+        }
         let weights = self.exported().clone();
         let call = CallInfo {
             step: self.at.iter,
@@ -130,20 +145,17 @@ impl Session<'_> {
             seed: self.run.config.seed,
             ..CallInfo::default()
         };
-        let Learner {
-            detector,
-            distiller,
-            teacher,
-            ..
-        } = &mut self.learner;
-        match distiller {
-            Some(distiller) if self.run.config.eval.oracle => {
-                let (detector, teacher) = (detector.as_ref(), teacher.as_ref());
-                let evaluation =
-                    evaluate_oracle(detector, weights.tensors(), distiller, teacher, &call, set)?;
-                Ok(Some(evaluation.metrics))
+        let learner = &mut self.learner;
+        let detector = learner.detector.as_ref();
+        for bound in learner.methods.iter_mut() {
+            if !bound.distiller.has_maps() {
+                continue;
             }
-            _ => Ok(None),
+            let (distiller, teachers) = (&mut bound.distiller, &learner.teachers);
+            let weights = weights.tensors();
+            let evaluation = evaluate_oracle(detector, weights, distiller, teachers, &call, set)?;
+            oracles.insert(bound.label.clone(), evaluation.metrics);
         }
+        Ok(oracles)
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::model::{Init, ModelError, ParamKind, build, initial_state, tap_table};
+use crate::model::{Init, ModelError, ParamKind, Part, TapRow, build, initial_state, tap_table};
 
 fn keys() -> serde_json::Value {
-    let text = std::fs::read_to_string(golden_path("keys.json")).unwrap();
+    let text = std::fs::read_to_string(golden_path("model/keys.json")).unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
@@ -30,16 +30,46 @@ fn names_and_shapes_are_torchvisions() {
         let expected: BTreeMap<String, String> =
             serde_json::from_value(keys[backbone].clone()).unwrap();
         let detector = full_size(backbone, NormKind::Batch, 5);
-        let specs: BTreeMap<String, String> = detector
-            .specs()
-            .iter()
-            .map(|spec| {
-                let extents: Vec<String> = spec.shape.iter().map(ToString::to_string).collect();
-                (spec.name.clone(), extents.join("x"))
-            })
-            .collect();
-        assert_eq!(specs.len(), detector.specs().len(), "a name stands twice");
-        assert_eq!(specs, expected, "{backbone}");
+        assert_eq!(shapes(detector.as_ref()), expected, "{backbone}");
+    }
+}
+
+/// Shape of every parameter and buffer as `64x3x7x7`.
+fn shapes(detector: &dyn Detector) -> BTreeMap<String, String> {
+    let shapes: BTreeMap<String, String> = detector
+        .specs()
+        .iter()
+        .map(|spec| {
+            let extents: Vec<String> = spec.shape.iter().map(ToString::to_string).collect();
+            (spec.name.clone(), extents.join("x"))
+        })
+        .collect();
+    assert_eq!(shapes.len(), detector.specs().len(), "a name stands twice");
+    shapes
+}
+
+#[test]
+fn names_and_shapes_of_fcos_are_torchvisions() {
+    let text = std::fs::read_to_string(golden_path("fcos/keys.json")).unwrap();
+    let listed: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let head: BTreeMap<String, String> = serde_json::from_value(listed["head"].clone()).unwrap();
+    for backbone in ["resnet18", "resnet34", "resnet50", "resnet101"] {
+        let mut expected: BTreeMap<String, String> =
+            serde_json::from_value(keys()[backbone].clone()).unwrap();
+        expected.retain(|name, _| !name.starts_with("head."));
+        expected.extend(head.clone());
+        let config = ModelConfig {
+            detector: "fcos".into(),
+            backbone: backbone.into(),
+            fpn_channels: 256,
+            head_convs: 4,
+            fcos: FcosConfig {
+                norm_groups: 32,
+                ..small_config().fcos
+            },
+            ..small_config()
+        };
+        assert_eq!(shapes(build(&config, 91).unwrap().as_ref()), expected);
     }
 }
 
@@ -73,47 +103,50 @@ fn trainable_layers_are_torchvisions() {
 
 #[test]
 fn initial_values_follow_their_distributions() {
-    let config = ModelConfig {
-        tiny_width: 16,
-        fpn_channels: 64,
-        ..small_config()
-    };
-    let detector = build(&config, 3).unwrap();
-    let state = initial_state(detector.as_ref(), 11);
-    for spec in detector.specs() {
-        let data = &state.entries[&spec.name].data;
-        let count = data.len() as f64;
-        let mean = data.iter().map(|v| f64::from(*v)).sum::<f64>() / count;
-        let square = data.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / count;
-        let (variance, kurtosis) = match spec.init {
-            Init::Constant(value) => {
-                assert!(data.iter().all(|v| *v == value), "{}", spec.name);
-                continue;
-            }
-            Init::Normal { std } => (f64::from(std).powi(2), 3.0),
-            Init::KaimingNormalFanOut => {
-                let fan_out = (spec.shape[0] * spec.shape[2] * spec.shape[3]) as f64;
-                (2.0 / fan_out, 3.0)
-            }
-            Init::KaimingUniformFanIn => {
-                let fan_in = (spec.shape[1] * spec.shape[2] * spec.shape[3]) as f64;
-                let bound = (3.0 / fan_in).sqrt();
-                assert!(data.iter().all(|v| f64::from(v.abs()) <= bound));
-                (bound * bound / 3.0, 1.8)
-            }
+    for name in DETECTORS {
+        let config = ModelConfig {
+            detector: name.into(),
+            tiny_width: 16,
+            fpn_channels: 64,
+            ..small_config()
         };
-        // Five standard errors of the mean and of the mean square.
-        assert!(
-            mean.abs() < 5.0 * (variance / count).sqrt(),
-            "{}",
-            spec.name
-        );
-        let spread = 5.0 * variance * ((kurtosis - 1.0) / count).sqrt();
-        assert!((square - variance).abs() < spread, "{}", spec.name);
+        let detector = build(&config, 3).unwrap();
+        let state = initial_state(detector.as_ref(), 11);
+        for spec in detector.specs() {
+            let data = &state.entries[&spec.name].data;
+            let count = data.len() as f64;
+            let mean = data.iter().map(|v| f64::from(*v)).sum::<f64>() / count;
+            let square = data.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / count;
+            let (variance, kurtosis) = match spec.init {
+                Init::Constant(value) => {
+                    assert!(data.iter().all(|v| *v == value), "{}", spec.name);
+                    continue;
+                }
+                Init::Normal { std } => (f64::from(std).powi(2), 3.0),
+                Init::KaimingNormalFanOut => {
+                    let fan_out = (spec.shape[0] * spec.shape[2] * spec.shape[3]) as f64;
+                    (2.0 / fan_out, 3.0)
+                }
+                Init::KaimingUniformFanIn => {
+                    let fan_in = (spec.shape[1] * spec.shape[2] * spec.shape[3]) as f64;
+                    let bound = (3.0 / fan_in).sqrt();
+                    assert!(data.iter().all(|v| f64::from(v.abs()) <= bound));
+                    (bound * bound / 3.0, 1.8)
+                }
+            };
+            // Five standard errors of the mean and of the mean square.
+            assert!(
+                mean.abs() < 5.0 * (variance / count).sqrt(),
+                "{}",
+                spec.name
+            );
+            let spread = 5.0 * variance * ((kurtosis - 1.0) / count).sqrt();
+            assert!((square - variance).abs() < spread, "{}", spec.name);
+        }
+        let prior = &state.entries["head.classification_head.cls_logits.bias"].data;
+        let probability = 1.0 / (1.0 + (-f64::from(prior[0])).exp());
+        assert!((probability - 0.01).abs() < 1e-7);
     }
-    let prior = &state.entries["head.classification_head.cls_logits.bias"].data;
-    let probability = 1.0 / (1.0 + (-f64::from(prior[0])).exp());
-    assert!((probability - 0.01).abs() < 1e-7);
 }
 
 #[test]
@@ -144,7 +177,7 @@ fn a_parameter_starts_the_same_whatever_stands_beside_it() {
 #[test]
 fn a_bad_configuration_names_its_key() {
     type Spoil = fn(&mut ModelConfig);
-    let cases: [(&str, Spoil); 9] = [
+    let cases: [(&str, Spoil); 12] = [
         ("backbone", |c| c.backbone = "resnet20".into()),
         ("tiny_width", |c| c.tiny_width = 0),
         ("tiny_blocks", |c| c.tiny_blocks = [1, 0, 1, 1]),
@@ -154,6 +187,14 @@ fn a_bad_configuration_names_its_key() {
         ("focal_gamma", |c| c.focal_gamma = -1.0),
         ("nms_threshold", |c| c.nms_threshold = f32::NAN),
         ("bg_iou_threshold", |c| c.bg_iou_threshold = 0.6),
+        ("fcos.base_size", |c| c.fcos.base_size = 1),
+        ("fcos.center_sampling_radius", |c| {
+            c.fcos.center_sampling_radius = f32::NAN;
+        }),
+        ("fcos.norm_groups", |c| {
+            c.detector = "fcos".into();
+            c.fcos.norm_groups = 3;
+        }),
     ];
     for (expected, spoil) in cases {
         let mut config = small_config();
@@ -163,6 +204,9 @@ fn a_bad_configuration_names_its_key() {
                 assert_eq!(key, expected, "{reason}");
                 if key == "backbone" {
                     assert!(reason.contains("resnet18"), "{reason}");
+                }
+                if key == "fcos.norm_groups" {
+                    assert!(reason.contains("`fpn_channels`, which is 8"), "{reason}");
                 }
             }
             other => panic!("{expected}: {other:?}"),
@@ -177,7 +221,7 @@ fn a_bad_configuration_names_its_key() {
         ..small_config()
     };
     let message = build(&config, 3).err().unwrap().to_string();
-    assert!(message.contains("known: retinanet"), "{message}");
+    assert!(message.contains("known: fcos, retinanet"), "{message}");
 }
 
 #[test]
@@ -190,6 +234,20 @@ fn the_tap_table_sets_both_models_side_by_side() {
     let (s, t) = (row.student.clone().unwrap(), row.teacher.clone().unwrap());
     assert_eq!((s.channels, s.size, s.stride), (32, [8, 10], 32));
     assert_eq!((t.channels, t.size, t.stride), (2048, [8, 10], 32));
+    let fcos = ModelConfig {
+        detector: "fcos".into(),
+        ..small_config()
+    };
+    let fcos = build(&fcos, 3).unwrap();
+    let rows = tap_table(student.as_ref(), Some(fcos.as_ref()), [240, 320]);
+    let both = |row: &&TapRow| row.student.is_some() && row.teacher.is_some();
+    assert_eq!(rows.iter().filter(both).count(), 6 + 5 + 4 * 5);
+    let row = rows.last().unwrap();
+    assert_eq!(
+        (row.name.as_str(), &row.student),
+        ("head.centerness.p7", &None)
+    );
+    assert_eq!(row.teacher.as_ref().unwrap().channels, 1);
     assert!(
         tap_table(student.as_ref(), None, [240, 320])
             .iter()
@@ -215,5 +273,23 @@ fn kinds_tell_weights_from_norms_and_buffers() {
         ("head.regression_head.bbox_reg.bias", ParamKind::Bias),
     ] {
         assert_eq!(kind(name), expected, "{name}");
+    }
+    let config = ModelConfig {
+        detector: "fcos".into(),
+        ..small_config()
+    };
+    let detector = build(&config, 3).unwrap();
+    for (name, expected) in [
+        ("conv.0.weight", ParamKind::Weight),
+        ("conv.0.bias", ParamKind::Bias),
+        ("conv.1.weight", ParamKind::NormWeight),
+        ("conv.4.bias", ParamKind::NormBias),
+        ("bbox_ctrness.bias", ParamKind::Bias),
+    ] {
+        let name = format!("head.regression_head.{name}");
+        let spec = detector.specs().iter().find(|spec| spec.name == name);
+        let spec = spec.unwrap();
+        assert_eq!((spec.kind, spec.part), (expected, Part::Head), "{name}");
+        assert!(spec.trainable);
     }
 }

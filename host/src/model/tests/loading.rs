@@ -103,6 +103,25 @@ fn older_spellings_of_torchvision_are_understood() {
     assert_eq!(state.hash(), whole.hash());
 }
 
+/// What one detector's towers were called is what another's are called today.
+#[test]
+fn a_name_of_today_is_never_taken_for_an_older_one() {
+    let config = ModelConfig {
+        detector: "fcos".into(),
+        ..small_config()
+    };
+    let detector = build(&config, 3).unwrap();
+    let file = initial_state(detector.as_ref(), 1);
+    assert!(
+        file.entries
+            .contains_key("head.classification_head.conv.0.weight")
+    );
+    let mut state = initial_state(detector.as_ref(), 2);
+    let report = weights::load_into(&mut state, detector.as_ref(), &file).unwrap();
+    assert!(report.is_complete(), "{report}");
+    assert_eq!(state.hash(), file.hash());
+}
+
 #[test]
 fn a_file_of_something_else_is_refused() {
     let mut file = StateDict::default();

@@ -12,7 +12,14 @@ const IMAGES: [usize; 4] = [2, 3, 96, 96];
 
 #[test]
 fn the_number_of_threads_changes_no_bit() {
+    for name in DETECTORS {
+        check(name);
+    }
+}
+
+fn check(detector: &str) {
     let config = ModelConfig {
+        detector: detector.into(),
         // The fewest that Winograd's algorithm takes.
         fpn_channels: 16,
         ..small_config()
@@ -39,7 +46,7 @@ fn the_number_of_threads_changes_no_bit() {
     let assignment = detector.assign([height, width], &targets);
     assert!(assignment.matched.iter().flatten().any(|&m| m >= 0));
 
-    // Names and bits of both losses, all gradients and all statistics.
+    // Names and bits of all losses, all gradients and all statistics.
     let run = || -> Vec<(String, Vec<u32>)> {
         let device = Device::flex();
         let plain = weights::tensors(detector.as_ref(), &state, &device).unwrap();
@@ -47,7 +54,8 @@ fn the_number_of_threads_changes_no_bit() {
         let images = Tensor::<4>::from_data(TensorData::new(pixels.clone(), IMAGES), &device);
         let forward = detector.forward(&leaves, images, &request(true, &[], false));
         let losses = detector.losses(&forward.head.unwrap(), &assignment);
-        let total = losses[0].1.clone() + losses[1].1.clone();
+        let total = losses.iter().map(|(_, loss)| loss.clone());
+        let total = total.reduce(|a, b| a + b).unwrap();
         let gradients = total.backward();
         let mut all = Vec::new();
         for (name, loss) in losses {
@@ -76,7 +84,9 @@ fn the_number_of_threads_changes_no_bit() {
     let one = on(1);
     let trainable = detector.specs().iter().filter(|spec| spec.trainable);
     let buffers = detector.specs().iter().filter(|spec| spec.kind.is_buffer());
-    assert_eq!(one.len(), 2 + trainable.count() + buffers.count());
+    let losses = one.iter().filter(|(name, _)| name.starts_with("loss_"));
+    let losses = losses.count();
+    assert_eq!(one.len(), losses + trainable.count() + buffers.count());
     for threads in [2, 4] {
         let many = on(threads);
         assert_eq!(one.len(), many.len());

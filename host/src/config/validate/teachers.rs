@@ -1,0 +1,61 @@
+//! Rules of `[teacher]` and `[teachers]`.
+
+use super::super::{Config, ResizeMode, TeacherConfig};
+use super::methods::is_label;
+use super::{Rules, is_unset, model};
+
+pub(super) fn rules(config: &Config, rules: &mut Rules) {
+    teacher("teacher", &config.teacher, config, rules);
+    for (name, further) in &config.teachers {
+        let path = || ["teachers", name].map(str::to_owned).to_vec();
+        if name == TeacherConfig::UNNAMED {
+            rules.refuse(
+                path(),
+                "the teacher of this name is configured by `[teacher]`".to_owned(),
+            );
+        } else if name == "student" || !is_label(name) {
+            rules.refuse(
+                path(),
+                format!(
+                    "{name:?} cannot name a teacher: letters, digits, `_` and `-` can, and \
+                     `student` is the model to deploy"
+                ),
+            );
+        } else {
+            teacher(&format!("teachers.{name}"), further, config, rules);
+        }
+    }
+}
+
+fn teacher(at: &str, teacher: &TeacherConfig, config: &Config, rules: &mut Rules) {
+    let has_checkpoint = !is_unset(&teacher.checkpoint);
+    model(
+        &format!("{at}.model"),
+        &teacher.model,
+        has_checkpoint,
+        rules,
+    );
+    for (key, values) in [("mean", &teacher.mean), ("std", &teacher.std)] {
+        let fits = matches!(values.len(), 0 | 3);
+        rules.require(fits, &format!("{at}.{key}"), || {
+            format!(
+                "expected a value for each of the channels RGB, or none, got {}",
+                values.len()
+            )
+        });
+    }
+    let key = format!("{at}.input_size");
+    let size = &teacher.input_size;
+    rules.require(matches!(size.len(), 0 | 2), &key, || {
+        format!(
+            "expected `[height, width]`, or `[]`, got {} numbers",
+            size.len()
+        )
+    });
+    let fixed = config.data.transform.resize == ResizeMode::Fixed;
+    rules.require(size.is_empty() || fixed, &key, || {
+        "needs `data.transform.resize = \"fixed\"`: images that keep their ratio have no size in \
+         common; leave it `[]`"
+            .to_owned()
+    });
+}
