@@ -68,9 +68,15 @@ fn price(
     of: &Surprise,
     who: &str,
 ) -> Result<Tensor<2>, MethodError> {
-    let sum_classes = |x: Tensor<3>| -> Tensor<2> { x.sum_dim(2).squeeze_dim(2) };
-    let at_bg = || sum_classes(of.if_absent.clone()) * locations.bg.clone();
-    let at_fg = || sum_classes(of.if_present.clone() * locations.classes.clone());
+    let at_bg = || {
+        let price: Tensor<2> = of.if_absent.clone().sum_dim(2).squeeze_dim(2);
+        price * locations.bg.clone()
+    };
+    let at_fg = || {
+        let class = locations.classes.clone().unsqueeze_dim::<3>(2);
+        let price: Tensor<2> = of.if_present.clone().gather(2, class).squeeze_dim(2);
+        price * locations.fg.clone()
+    };
     let box_error = || locations.box_error(inputs, &format!("{who}.boxes_xyxy"));
     let price = match config.better_by {
         BetterBy::Score => at_fg() + at_bg(),

@@ -123,7 +123,7 @@ impl DistillMethod for FgBg {
         let head = DenseHead::of(inputs.taps())?;
         let (student, teacher) = head.logits(inputs)?;
         let [images, count, _] = student.dims();
-        let at = Locations::new(config, inputs, &head, [images, count])?;
+        let at = Locations::new(config, inputs, [images, count])?;
         let predictions = Predictions::new(student, teacher);
         let gate = Gate::new(
             config,

@@ -1,7 +1,7 @@
 //! Which locations are foreground and background, of which class and object. Constant.
 
-use kd_plugin::burn::tensor::{Device, Int, Tensor};
-use kd_plugin::{DenseHead, Inputs, MethodError};
+use kd_plugin::burn::tensor::{Int, Tensor};
+use kd_plugin::{Inputs, MethodError};
 
 use crate::options::{Config, Foreground};
 
@@ -17,8 +17,8 @@ pub struct Locations {
     pub fg: Tensor<2>,
     /// `[N, L]`: 1 at background.
     pub bg: Tensor<2>,
-    /// `[N, L, K]`: 1 at the true class of foreground.
-    pub classes: Tensor<3>,
+    /// `[N, L]`: the class of foreground, any class at others.
+    pub classes: Tensor<2, Int>,
     /// `[N, L]`: the object of foreground, any at others; none if the batch has no object.
     objects: Option<Tensor<2, Int>>,
 }
@@ -31,7 +31,6 @@ impl Locations {
     pub fn new(
         config: &Config,
         inputs: &Inputs<'_>,
-        head: &DenseHead,
         [images, count]: [usize; 2],
     ) -> Result<Self, MethodError> {
         match config.foreground {
@@ -49,11 +48,11 @@ impl Locations {
                 Ok(Locations {
                     fg: labels.clone().greater_equal_elem(0).float(),
                     bg: labels.clone().equal_elem(BACKGROUND).float(),
-                    classes: one_hot(labels, head.classes()),
+                    classes: labels.clamp_min(0),
                     objects,
                 })
             }
-            Foreground::Boxes => inside_boxes(inputs, head.classes(), [images, count]),
+            Foreground::Boxes => inside_boxes(inputs, [images, count]),
         }
     }
 
@@ -92,7 +91,6 @@ fn objects(inputs: &Inputs<'_>) -> Result<usize, MethodError> {
 /// ones the first.
 fn inside_boxes(
     inputs: &Inputs<'_>,
-    num_classes: usize,
     [images, count]: [usize; 2],
 ) -> Result<Locations, MethodError> {
     let device = inputs.device();
@@ -109,7 +107,7 @@ fn inside_boxes(
         return Ok(Locations {
             fg: Tensor::zeros([images, count], &device),
             bg: Tensor::ones([images, count], &device),
-            classes: Tensor::zeros([images, count, num_classes], &device),
+            classes: Tensor::zeros([images, count], &device),
             objects: None,
         });
     }
@@ -126,7 +124,9 @@ fn inside_boxes(
     let ((inside_x, width), (inside_y, height)) = (side(0), side(1));
     let inside = inside_x * inside_y;
     let area = inside.clone() * (width * height) + (inside.neg() + 1.0) * NO_AREA;
-    let index: Tensor<2> = rising(total, &device).float().reshape([total, 1]);
+    let index: Tensor<2> = Tensor::<1, Int>::arange(0..total as i64, &device)
+        .float()
+        .reshape([total, 1]);
     // One image at a time: all at once would take N times the memory.
     let mut fg = Vec::with_capacity(images);
     let mut nearest = Vec::with_capacity(images);
@@ -143,29 +143,13 @@ fn inside_boxes(
     }
     let fg = Tensor::cat(fg, 0);
     let objects = Tensor::cat(nearest, 0).int();
-    let labels = labels.select(0, objects.clone().reshape([images * count]));
-    let classes = one_hot(labels.reshape([images, count]), num_classes);
+    let classes = labels.select(0, objects.clone().reshape([images * count]));
     Ok(Locations {
         bg: fg.clone().neg() + 1.0,
-        classes: classes * fg.clone().unsqueeze_dim::<3>(2),
+        classes: classes.reshape([images, count]),
         fg,
         objects: Some(objects),
     })
-}
-
-/// `[N, L]` to `[N, L, K]`; all 0 where the label is no class.
-fn one_hot(labels: Tensor<2, Int>, classes: usize) -> Tensor<3> {
-    let [images, count] = labels.dims();
-    let all: Tensor<3, Int> = rising(classes, &labels.device()).reshape([1, 1, classes]);
-    labels
-        .unsqueeze_dim::<3>(2)
-        .expand([images, count, classes])
-        .equal(all.expand([images, count, classes]))
-        .float()
-}
-
-fn rising(end: usize, device: &Device) -> Tensor<1, Int> {
-    Tensor::arange(0..end as i64, device)
 }
 
 /// Intersection over union of boxes `[R, 4]` and `[R, 4]`, corners in pixels: `[R]`. Boxes without area

@@ -23,7 +23,7 @@ fn two_levels(config: &Value, widths: [usize; 2]) -> Bench {
     .concat();
     let mut bench = Bench::for_classes::<FgBg>(3, config, &taps).unwrap();
     bench.fill(11);
-    let labels = (0..64).map(|i| i % 6 - 2).collect();
+    let labels = (0..64).map(|i| i % 5 - 2).collect();
     bench.set_target_ints("assign.labels", &[2, 32], labels);
     let losses = |shift: usize| (0..64).map(|i| ((i * 7 + shift) % 11) as f32).collect();
     bench.set_target("student.task_loss", &[2, 32], losses(0));
