@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::host_values::HostValues;
 use super::levels::{Level, levels};
-use super::losses::centerness_of_location;
+use super::losses::{centerness_of_location, softplus};
 use super::{Assignment, BoxCoder, HeadOutput, IGNORED, LossConfig};
 use crate::boxes::{self, BoxXyxy};
 use crate::config::BoxLoss;
@@ -80,17 +80,13 @@ pub fn location_losses(
     let per_image: Vec<[Vec<f32>; 3]> = (0..num_images)
         .into_par_iter()
         .map(|image| {
-            let mut cls = focal_of_image(logits, &levels, assignment, image, config);
+            let cls = focal_of_image(logits, &levels, assignment, image, config);
             let mut bbox = vec![0.0; anchors.len()];
             let mut central = vec![0.0; anchors.len()];
             for level in &levels {
                 let rows = level.anchor_rows(image);
                 for (location, row) in level.anchors().zip(rows) {
-                    let object = assignment.matched[image][location];
-                    if object == IGNORED {
-                        cls[location] = 0.0;
-                    }
-                    let Ok(object) = usize::try_from(object) else {
+                    let Ok(object) = usize::try_from(assignment.matched[image][location]) else {
                         continue;
                     };
                     let target = assignment.boxes_xyxy[image][object];
@@ -118,8 +114,8 @@ pub fn location_losses(
     losses
 }
 
-/// Focal loss of each location of an image, summed over classes; ignored ones count as background.
-pub(super) fn focal_of_image(
+/// Focal loss of each location of an image, summed over classes; 0 where ignored.
+fn focal_of_image(
     logits: &[f32],
     levels: &[Level],
     assignment: &Assignment,
@@ -133,8 +129,12 @@ pub(super) fn focal_of_image(
         let rows = level.anchor_rows(image);
         let logits = logits[rows.start * k..rows.end * k].chunks_exact(k);
         for (location, logits) in level.anchors().zip(logits) {
-            let object = usize::try_from(assignment.matched[image][location]);
-            let class = object.ok().map(|object| assignment.labels[image][object]);
+            let matched = assignment.matched[image][location];
+            if matched == IGNORED {
+                continue;
+            }
+            let object = usize::try_from(matched).ok();
+            let class = object.map(|object| assignment.labels[image][object]);
             losses[location] = (logits.iter().enumerate())
                 .map(|(number, &logit)| match class == Some(number) {
                     true => foreground * focal(-logit, config.focal_gamma),
@@ -149,10 +149,9 @@ pub(super) fn focal_of_image(
 /// `softplus(z) σ(z)^γ`.
 fn focal(z: f32, gamma: f32) -> f32 {
     let tail = (-z.abs()).exp();
-    let softplus = z.max(0.0) + tail.ln_1p();
     let sigmoid = if z >= 0.0 { 1.0 } else { tail } / (1.0 + tail);
     // Two is nearly everybody's exponent, and `powf` is slow.
-    softplus
+    softplus(z)
         * if gamma == 2.0 {
             sigmoid * sigmoid
         } else {

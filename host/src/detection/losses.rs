@@ -7,7 +7,7 @@ mod focal;
 use burn::tensor::Tensor;
 
 use self::boxes::Foreground;
-pub(super) use self::centerness::centerness_of_location;
+pub(super) use self::centerness::{centerness_of_location, softplus};
 use super::levels::levels;
 use super::{Assignment, BoxCoder, HeadOutput};
 use crate::config::BoxLoss;

@@ -10,17 +10,14 @@ use burn::tensor::Tensor;
 
 use super::head::{Head, Output, TowerBuilder, prior_logit};
 use super::layers::Builder;
-use super::one_stage::{NUM_LEVELS, OneStage, SIZE_DIVISOR, level_sizes};
+use super::one_stage::{Design, NUM_LEVELS, OneStage, Rules, level_sizes};
 use super::resnet::Variant;
 use super::validate::{require, validate};
-use super::{Detector, DetectorEntry, Forward, ForwardRequest, ModelError, ParamSpec, TapSpec};
+use super::{Detector, DetectorEntry, ModelError};
 use crate::boxes::BoxXyxy;
 use crate::config::{BoxLoss, ModelConfig};
 use crate::data::ImageTargets;
-use crate::detection::{
-    self, AnchorGenerator, Assignment, BoxCoder, Detections, HeadOutput, LocationLosses,
-    LossConfig, PostprocessConfig,
-};
+use crate::detection::{self, AnchorGenerator, Assignment, BoxCoder, HeadOutput, LossConfig};
 
 inventory::submit! {
     DetectorEntry { name: "fcos", build }
@@ -31,20 +28,8 @@ fn build(config: &ModelConfig, num_classes: usize) -> Result<Box<dyn Detector>, 
     Ok(Box::new(Fcos::new(config, variant, num_classes)?))
 }
 
-/// How the head's box deltas are read.
-const BOX_CODER: BoxCoder = BoxCoder::EdgeDistances;
-
 /// The architecture; weights come with each call.
-#[derive(Clone, Debug)]
-pub(super) struct Fcos {
-    network: OneStage,
-    num_classes: usize,
-    /// One square a cell.
-    locations: AnchorGenerator,
-    center_sampling_radius: f32,
-    loss: LossConfig,
-    postprocess: PostprocessConfig,
-}
+pub(super) type Fcos = OneStage<ByLocation>;
 
 impl Fcos {
     /// The detector on a backbone `variant`, which stands for `config.backbone`.
@@ -58,31 +43,49 @@ impl Fcos {
         require("fcos.norm_groups", channels.is_multiple_of(groups), || {
             format!("got {groups}, which does not divide `fpn_channels`, which is {channels}")
         })?;
-        let network = OneStage::new(config, variant, |builder| {
-            head(builder, config, num_classes)
-        });
-        Ok(Fcos {
-            network,
+        let design = Design {
+            // One square a cell.
+            anchors: AnchorGenerator::new(config.fcos.base_size, &[1.0], &[1.0], NUM_LEVELS),
+            box_coder: BoxCoder::EdgeDistances,
+            box_loss: BoxLoss::Giou,
+            rules: ByLocation {
+                center_sampling_radius: config.fcos.center_sampling_radius,
+            },
+        };
+        Ok(Self::build(
+            config,
+            variant,
             num_classes,
-            locations: AnchorGenerator::new(config.fcos.base_size, &[1.0], &[1.0], NUM_LEVELS),
-            center_sampling_radius: config.fcos.center_sampling_radius,
-            loss: LossConfig {
-                num_classes,
-                focal_alpha: config.focal_alpha,
-                focal_gamma: config.focal_gamma,
-                box_coder: BOX_CODER,
-                box_loss: BoxLoss::Giou,
-                box_loss_weight: config.box_loss_weight,
-            },
-            postprocess: PostprocessConfig {
-                num_classes,
-                box_coder: BOX_CODER,
-                score_threshold: config.score_threshold,
-                nms_threshold: config.nms_threshold,
-                topk_candidates: config.topk_candidates,
-                detections_per_image: config.detections_per_image,
-            },
-        })
+            design,
+            |builder| head(builder, config, num_classes),
+        ))
+    }
+}
+
+/// Locations are matched by where they lie in objects.
+#[derive(Clone, Debug)]
+pub(super) struct ByLocation {
+    center_sampling_radius: f32,
+}
+
+impl Rules for ByLocation {
+    fn assign(
+        &self,
+        locations: Arc<Vec<BoxXyxy>>,
+        input_size: [usize; 2],
+        targets: &[ImageTargets],
+    ) -> Assignment {
+        let cells = level_sizes(input_size).map(|[height, width]| height * width);
+        detection::assign_locations(locations, &cells, targets, self.center_sampling_radius)
+    }
+
+    fn losses(
+        &self,
+        head: &HeadOutput,
+        assignment: &Assignment,
+        config: &LossConfig,
+    ) -> Vec<(&'static str, Tensor<1>)> {
+        detection::fcos_losses(head, assignment, config)
     }
 }
 
@@ -124,77 +127,5 @@ fn head(builder: &mut Builder, config: &ModelConfig, num_classes: usize) -> Head
     Head {
         classes: tower("classification_head", "cls_feat", &[logits]),
         boxes: tower("regression_head", "box_feat", &[distances, centerness]),
-    }
-}
-
-impl Detector for Fcos {
-    fn specs(&self) -> &[ParamSpec] {
-        &self.network.specs
-    }
-
-    fn taps(&self) -> &[TapSpec] {
-        &self.network.taps
-    }
-
-    fn size_divisor(&self) -> usize {
-        SIZE_DIVISOR
-    }
-
-    fn num_classes(&self) -> usize {
-        self.num_classes
-    }
-
-    fn forward(
-        &self,
-        weights: &[Tensor<1>],
-        images: Tensor<4>,
-        request: &ForwardRequest,
-    ) -> Forward {
-        self.network.forward(weights, images, request)
-    }
-
-    fn head_taps(&self) -> Vec<String> {
-        self.network.head_taps()
-    }
-
-    fn head(&self, weights: &[Tensor<1>], pyramid: &[Tensor<4>]) -> HeadOutput {
-        self.network.head(weights, pyramid)
-    }
-
-    fn anchors(&self, input_size: [usize; 2]) -> Arc<Vec<BoxXyxy>> {
-        self.locations.anchors(input_size, &level_sizes(input_size))
-    }
-
-    fn decoded_boxes(&self, head: &HeadOutput, input_size: [usize; 2]) -> Vec<BoxXyxy> {
-        let locations = self.anchors(input_size);
-        detection::decoded_boxes(head, &locations, BOX_CODER, self.num_classes)
-    }
-
-    fn location_losses(&self, head: &HeadOutput, assignment: &Assignment) -> LocationLosses {
-        detection::location_losses(head, assignment, &self.loss)
-    }
-
-    fn assign(&self, input_size: [usize; 2], targets: &[ImageTargets]) -> Assignment {
-        let cells = level_sizes(input_size).map(|[height, width]| height * width);
-        detection::assign_locations(
-            self.anchors(input_size),
-            &cells,
-            targets,
-            self.center_sampling_radius,
-        )
-    }
-
-    fn losses(&self, head: &HeadOutput, assignment: &Assignment) -> Vec<(&'static str, Tensor<1>)> {
-        detection::fcos_losses(head, assignment, &self.loss)
-    }
-
-    fn detect(
-        &self,
-        head: &HeadOutput,
-        input_size: [usize; 2],
-        sizes: &[[usize; 2]],
-    ) -> Vec<Detections> {
-        let locations = self.anchors(input_size);
-        detection::detect(head, &locations, sizes, &self.postprocess)
     }
 }

@@ -1,4 +1,7 @@
-//! The network that one-stage detectors share: ResNet, feature pyramid, a head on all its levels.
+//! What one-stage detectors share: ResNet, feature pyramid, a head on all its levels, and everything
+//! that is said of its locations. A detector adds its head and its [`Rules`].
+
+use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
@@ -8,35 +11,78 @@ use super::layers::Builder;
 use super::pass::Pass;
 use super::resnet::{ResNet, Variant};
 use super::tap_table::map_size;
-use super::{Forward, ForwardRequest, ParamSpec, TapSpec};
-use crate::config::ModelConfig;
-use crate::detection::HeadOutput;
+use super::{Detector, Forward, ForwardRequest, ParamSpec, TapSpec};
+use crate::boxes::BoxXyxy;
+use crate::config::{BoxLoss, ModelConfig};
+use crate::data::ImageTargets;
+use crate::detection::{
+    self, AnchorGenerator, Assignment, BoxCoder, Detections, HeadOutput, LocationLosses,
+    LossConfig, PostprocessConfig,
+};
 use crate::maps::Maps;
 
 /// Levels of the pyramid.
 pub(super) const NUM_LEVELS: usize = LEVELS.len();
 
 /// Inputs are padded to a multiple of this: torchvision's.
-pub(super) const SIZE_DIVISOR: usize = 32;
+const SIZE_DIVISOR: usize = 32;
+
+/// How a detector learns from ground truth.
+pub(super) trait Rules: Send + Sync {
+    /// Matches ground truth to the `anchors` of an input of `[height, width]` pixels.
+    fn assign(
+        &self,
+        anchors: Arc<Vec<BoxXyxy>>,
+        input_size: [usize; 2],
+        targets: &[ImageTargets],
+    ) -> Assignment;
+    /// See [`Detector::losses`].
+    fn losses(
+        &self,
+        head: &HeadOutput,
+        assignment: &Assignment,
+        config: &LossConfig,
+    ) -> Vec<(&'static str, Tensor<1>)>;
+}
+
+/// What a detector's locations are, and its rules.
+pub(super) struct Design<R> {
+    pub(super) anchors: AnchorGenerator,
+    pub(super) box_coder: BoxCoder,
+    pub(super) box_loss: BoxLoss,
+    pub(super) rules: R,
+}
 
 /// The architecture; weights come with each call.
 #[derive(Clone, Debug)]
-pub(super) struct OneStage {
-    pub(super) specs: Vec<ParamSpec>,
-    pub(super) taps: Vec<TapSpec>,
+pub(super) struct OneStage<R> {
+    specs: Vec<ParamSpec>,
+    taps: Vec<TapSpec>,
     backbone: ResNet,
     neck: Fpn,
     head: Head,
+    anchors: AnchorGenerator,
+    loss: LossConfig,
+    postprocess: PostprocessConfig,
+    rules: R,
 }
 
-impl OneStage {
-    /// The network on a backbone `variant`, which stands for `config.backbone`, with what `head`
+impl<R: Rules> OneStage<R> {
+    /// The detector on a backbone `variant`, which stands for `config.backbone`, with what `head`
     /// builds.
-    pub(super) fn new(
+    pub(super) fn build(
         config: &ModelConfig,
         variant: Variant,
+        num_classes: usize,
+        design: Design<R>,
         head: impl FnOnce(&mut Builder) -> Head,
     ) -> Self {
+        let Design {
+            anchors,
+            box_coder,
+            box_loss,
+            rules,
+        } = design;
         let mut builder = Builder::default();
         let backbone = ResNet::new(&mut builder, &variant, config.norm, config.trainable_layers);
         let [_, c3, c4, c5] = variant.channels();
@@ -51,11 +97,46 @@ impl OneStage {
             backbone,
             neck,
             head,
+            anchors,
+            loss: LossConfig {
+                num_classes,
+                focal_alpha: config.focal_alpha,
+                focal_gamma: config.focal_gamma,
+                box_coder,
+                box_loss,
+                box_loss_weight: config.box_loss_weight,
+            },
+            postprocess: PostprocessConfig {
+                num_classes,
+                box_coder,
+                score_threshold: config.score_threshold,
+                nms_threshold: config.nms_threshold,
+                topk_candidates: config.topk_candidates,
+                detections_per_image: config.detections_per_image,
+            },
+            rules,
         }
     }
+}
 
-    /// See [`Detector::forward`](super::Detector::forward).
-    pub(super) fn forward(
+impl<R: Rules> Detector for OneStage<R> {
+    fn specs(&self) -> &[ParamSpec] {
+        &self.specs
+    }
+
+    fn taps(&self) -> &[TapSpec] {
+        &self.taps
+    }
+
+    fn size_divisor(&self) -> usize {
+        SIZE_DIVISOR
+    }
+
+    fn num_classes(&self) -> usize {
+        self.loss.num_classes
+    }
+
+    fn forward(
         &self,
         weights: &[Tensor<1>],
         images: Tensor<4>,
@@ -80,15 +161,50 @@ impl OneStage {
         pass.finish(pyramid, Some(head))
     }
 
-    /// See [`Detector::head_taps`](super::Detector::head_taps).
-    pub(super) fn head_taps(&self) -> Vec<String> {
+    fn head_taps(&self) -> Vec<String> {
         LEVELS.map(|level| format!("neck.p{level}")).to_vec()
     }
 
-    /// See [`Detector::head`](super::Detector::head).
-    pub(super) fn head(&self, weights: &[Tensor<1>], pyramid: &[Tensor<4>]) -> HeadOutput {
+    fn head(&self, weights: &[Tensor<1>], pyramid: &[Tensor<4>]) -> HeadOutput {
         let maps = pyramid.iter().cloned().map(Maps::from_nchw).collect();
         self.head.forward(&mut Pass::untapped(weights), maps)
+    }
+
+    fn anchors(&self, input_size: [usize; 2]) -> Arc<Vec<BoxXyxy>> {
+        self.anchors.anchors(input_size, &level_sizes(input_size))
+    }
+
+    fn decoded_boxes(&self, head: &HeadOutput, input_size: [usize; 2]) -> Vec<BoxXyxy> {
+        let anchors = self.anchors(input_size);
+        let LossConfig {
+            box_coder,
+            num_classes,
+            ..
+        } = self.loss;
+        detection::decoded_boxes(head, &anchors, box_coder, num_classes)
+    }
+
+    fn location_losses(&self, head: &HeadOutput, assignment: &Assignment) -> LocationLosses {
+        detection::location_losses(head, assignment, &self.loss)
+    }
+
+    fn assign(&self, input_size: [usize; 2], targets: &[ImageTargets]) -> Assignment {
+        let anchors = self.anchors(input_size);
+        self.rules.assign(anchors, input_size, targets)
+    }
+
+    fn losses(&self, head: &HeadOutput, assignment: &Assignment) -> Vec<(&'static str, Tensor<1>)> {
+        self.rules.losses(head, assignment, &self.loss)
+    }
+
+    fn detect(
+        &self,
+        head: &HeadOutput,
+        input_size: [usize; 2],
+        sizes: &[[usize; 2]],
+    ) -> Vec<Detections> {
+        let anchors = self.anchors(input_size);
+        detection::detect(head, &anchors, sizes, &self.postprocess)
     }
 }
 

@@ -28,15 +28,12 @@ impl Foreground {
         let mut foreground = Foreground::default();
         for level in levels {
             for (image, matched) in assignment.matched.iter().enumerate() {
-                let of_level = &matched[level.first_anchor..][..level.num_anchors()];
-                let first = level.rows(image).start * level.per_cell;
-                for (anchor, &object) in of_level.iter().enumerate() {
-                    let Ok(object) = usize::try_from(object) else {
+                for (anchor, row) in level.anchors().zip(level.anchor_rows(image)) {
+                    let Ok(object) = usize::try_from(matched[anchor]) else {
                         continue;
                     };
-                    let number = level.first_anchor + anchor;
-                    foreground.numbers.push((first + anchor) as i32);
-                    foreground.anchors.push(assignment.anchors_xyxy[number]);
+                    foreground.numbers.push(row as i32);
+                    foreground.anchors.push(assignment.anchors_xyxy[anchor]);
                     foreground
                         .objects
                         .push(assignment.boxes_xyxy[image][object]);

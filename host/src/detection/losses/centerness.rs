@@ -31,14 +31,18 @@ pub(super) fn centerness_loss(centerness: &Maps, foreground: &Foreground) -> Ten
     with_known_gradient(logits, value, gradient)
 }
 
+/// `ln(1 + exp(z))`, finite for `z` of any size.
+pub(in crate::detection) fn softplus(z: f32) -> f32 {
+    z.max(0.0) + (-z.abs()).exp().ln_1p()
+}
+
 /// Cross-entropy of one location's `logit`, as [`centerness_loss`] without weight.
 pub(in crate::detection) fn centerness_of_location(
     logit: f32,
     object: BoxXyxy,
     location: BoxXyxy,
 ) -> f32 {
-    let softplus = logit.max(0.0) + (-logit.abs()).exp().ln_1p();
-    softplus - target(object, location) * logit
+    softplus(logit) - target(object, location) * logit
 }
 
 /// `√(min(l, r) / max(l, r) · min(t, b) / max(t, b))` of the distances from the centre of a location's

@@ -34,8 +34,7 @@ pub(super) fn target_classes(assignment: &Assignment, levels: &[Level]) -> Vec<i
     let mut classes = Vec::new();
     for level in levels {
         for (matched, labels) in assignment.matched.iter().zip(&assignment.labels) {
-            let of_level = &matched[level.first_anchor..][..level.num_anchors()];
-            classes.extend(of_level.iter().map(|&object| {
+            classes.extend(matched[level.anchors()].iter().map(|&object| {
                 usize::try_from(object).map_or(object, |object| labels[object] as i32)
             }));
         }
