@@ -58,9 +58,13 @@ fn label(plugin: &str) -> String {
     let name = name.to_string_lossy();
     let bare = name.strip_prefix("lib").unwrap_or(&name);
     let bare = bare.strip_prefix("kd_").unwrap_or(bare);
-    let legal = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    let legal = |c: char| if legal(c) { c } else { '_' };
+    let legal = |c: char| if fits_label(c) { c } else { '_' };
     bare.chars().map(legal).collect()
+}
+
+/// Labels stand in names of metrics and of tensors, before a dot or a slash.
+pub(super) fn fits_label(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || c == '-'
 }
 
 #[cfg(test)]

@@ -227,10 +227,10 @@ fn check_methods(
         teachers.insert(name, detector);
     }
     let models = teachers.iter().map(|(name, detector)| {
-        let own = teacher::transform_of(configured(config, name), &config.data.transform);
+        let own_size = teacher::own_size(configured(config, name), &config.data.transform);
         let model = TeacherModel {
             detector: detector.as_ref(),
-            has_own_size: own.size != config.data.transform.size,
+            has_own_size: own_size.is_some(),
         };
         (name.clone(), model)
     });

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::data::Batch;
-use crate::model::TapSpec;
+use crate::model::{TapSpec, map_size};
 
 use super::EngineError;
 use super::memory::MemoryUsage;
@@ -60,9 +60,9 @@ pub fn run(
 
 /// A line for each tap that a method reads, with its extents in every model in which one reads it.
 fn bound_taps(learner: &Learner, input_size: [usize; 2]) -> String {
-    let shape = |tap: &TapSpec, [height, width]: [usize; 2]| {
-        let extent = |size: usize| size.div_ceil(tap.stride);
-        format!("{}×{}×{}", tap.channels, extent(height), extent(width))
+    let shape = |tap: &TapSpec, size: [usize; 2]| {
+        let [height, width] = map_size(size, tap.stride);
+        format!("{}×{height}×{width}", tap.channels)
     };
     let student = learner.methods.student_taps();
     let teachers: Vec<(&String, &Teacher, Vec<String>)> = (learner.teachers.iter())

@@ -15,7 +15,7 @@ use crate::model::{Detector, Forward, ForwardRequest};
 
 mod input;
 
-pub use input::{Input, transform_of};
+pub use input::{Input, own_size, transform_of};
 
 use super::EngineError;
 use super::weights::ModelWeights;

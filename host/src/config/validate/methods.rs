@@ -6,6 +6,7 @@ use super::super::{
     DistillConfig, MethodConfig, MethodEntry, Moment, WeightSchedule, WeightScheduleKind,
 };
 use super::Rules;
+use crate::config::plugins::fits_label;
 
 pub(super) fn rules(distill: &DistillConfig, default: &Json, rules: &mut Rules) {
     one_form(distill, default, rules);
@@ -54,10 +55,8 @@ fn one_form(distill: &DistillConfig, default: &Json, rules: &mut Rules) {
     }
 }
 
-/// Labels stand in names of metrics and of tensors, before a dot or a slash.
 pub(super) fn is_label(text: &str) -> bool {
-    let legal = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    !text.is_empty() && text.chars().all(legal)
+    !text.is_empty() && text.chars().all(fits_label)
 }
 
 fn schedules(entry: MethodEntry<'_>, rules: &mut Rules) {

@@ -31,6 +31,13 @@ pub fn transform_of(teacher: &TeacherConfig, student: &TransformConfig) -> Trans
     }
 }
 
+/// `[height, width]` of the images of `teacher` without padding, if it is not the student's.
+#[must_use]
+pub fn own_size(teacher: &TeacherConfig, student: &TransformConfig) -> Option<[usize; 2]> {
+    let size = transform_of(teacher, student).size;
+    (size != student.size).then_some(size)
+}
+
 impl Input {
     /// None where the teacher sees the student's images as they are.
     pub(super) fn new(
@@ -50,7 +57,7 @@ impl Input {
         Some(Input {
             scale: std::array::from_fn(|channel| of(channel).0),
             shift: std::array::from_fn(|channel| of(channel).1),
-            size: (own.size != student.size).then_some(own.size),
+            size: own_size(teacher, student),
             divisor,
         })
     }
