@@ -40,6 +40,9 @@ pub use self::schema::{check_plugin_config, check_plugin_schema};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// What is learned: `detection` (boxes) or `segmentation` (a class for every pixel). It decides the
+    /// defaults of models and training: `configs/task/`.
+    pub task: Task,
     /// Seed of weights, order and augmentation.
     #[schemars(range(max = 9_223_372_036_854_775_807_i64))]
     pub seed: u64,
@@ -89,6 +92,27 @@ impl Config {
         std::iter::once(TeacherConfig::UNNAMED.to_owned())
             .chain(further)
             .collect()
+    }
+}
+
+/// What a run learns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// Boxes and their classes.
+    Detection,
+    /// A class for every pixel.
+    Segmentation,
+}
+
+impl Task {
+    /// As in configurations and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Task::Detection => "detection",
+            Task::Segmentation => "segmentation",
+        }
     }
 }
 
@@ -218,12 +242,15 @@ pub struct VocConfig {
     pub keep_difficult: bool,
 }
 
-/// Architecture of one detector.
+/// Architecture of one model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
     /// `retinanet` (arXiv 1708.02002) or `fcos` (arXiv 2006.09214), as torchvision has them.
     pub detector: String,
+    /// `deeplabv3` (arXiv 1706.05587) as torchvision has it; with `deeplab.aspp` off the last map of the
+    /// backbone is classified as it is.
+    pub segmenter: String,
     /// `resnet18`, `resnet34`, `resnet50`, `resnet101`, or `tiny` (see `tiny_width`, `tiny_blocks`).
     #[schemars(extend("enum" = ["resnet18", "resnet34", "resnet50", "resnet101", "tiny"]))]
     pub backbone: String,

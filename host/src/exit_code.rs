@@ -67,7 +67,7 @@ fn of_cause(error: &(dyn Error + 'static)) -> Option<i32> {
     }
     if let Some(error) = error.downcast_ref::<ModelError>() {
         return Some(match error {
-            ModelError::UnknownDetector { .. } | ModelError::Config { .. } => USAGE,
+            ModelError::Unknown { .. } | ModelError::Config { .. } => USAGE,
             ModelError::Weights { .. } | ModelError::NoClasses => DATA,
         });
     }

@@ -20,6 +20,7 @@ pub mod maps;
 pub mod model;
 pub mod plugin;
 pub mod rng;
+pub mod segmentation;
 pub mod state;
 pub mod values;
 pub mod visualize;

@@ -1,11 +1,11 @@
-//! Detectors: architecture without weights, after torchvision's structure and names.
+//! Models: architecture without weights, after torchvision's structure and names.
 //!
-//! A [`Detector`] is immutable. Weights are a slice of flat tensors in the order of
-//! [`Detector::specs`]: student leaves on the autodiff device, teacher tensors on the plain one.
-//! The engine owns them, so optimizer, checkpoint, EMA and hash work on named flat arrays.
+//! A [`Model`] is immutable. Weights are a slice of flat tensors in the order of [`Model::specs`]:
+//! student leaves on the autodiff device, teacher tensors on the plain one. The engine owns them, so
+//! optimizer, checkpoint, EMA and hash work on named flat arrays.
 //!
-//! A new detector implements [`Detector`] and submits a [`DetectorEntry`]; it reaches kernels through
-//! [`ops`] alone.
+//! A new model implements [`Model`] and what its task asks for ([`Detector`]), and submits a
+//! [`DetectorEntry`] or a [`SegmenterEntry`]; it reaches kernels through [`ops`] alone.
 
 mod fcos;
 mod fpn;
@@ -34,7 +34,7 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 
 use crate::boxes::BoxXyxy;
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, Task};
 use crate::data::ImageTargets;
 use crate::detection::{Assignment, Detections, HeadOutput, LocationLosses};
 
@@ -153,7 +153,7 @@ pub struct ForwardRequest {
 /// New statistics of one normalisation layer, to be blended into its running ones.
 #[derive(Clone, Debug)]
 pub struct BatchStats {
-    /// Index of the running mean in [`Detector::specs`].
+    /// Index of the running mean in [`Model::specs`].
     pub mean_index: usize,
     /// Index of the running variance.
     pub var_index: usize,
@@ -163,21 +163,60 @@ pub struct BatchStats {
     pub var: Tensor<1>,
 }
 
+/// What a model gives at its end, before losses and post-processing.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// A detector's head on all levels.
+    Detection(HeadOutput),
+    /// Logits of a segmenter `[N, K, h, w]`, f32, on its own grid: not yet brought to the size of the
+    /// image.
+    Segmentation(Tensor<4>),
+}
+
+impl Output {
+    /// Of a detector; none of another task's model.
+    #[must_use]
+    pub fn detection(&self) -> Option<&HeadOutput> {
+        match self {
+            Output::Detection(head) => Some(head),
+            Output::Segmentation(_) => None,
+        }
+    }
+
+    /// Logits of a segmenter; none of another task's model.
+    #[must_use]
+    pub fn segmentation(&self) -> Option<&Tensor<4>> {
+        match self {
+            Output::Segmentation(logits) => Some(logits),
+            Output::Detection(_) => None,
+        }
+    }
+}
+
 /// Result of a forward pass.
 #[derive(Clone, Debug, Default)]
 pub struct Forward {
     /// The requested taps.
     pub taps: BTreeMap<String, Tensor<4>>,
-    /// Neck outputs, finest first. Empty if the pass stopped at its taps.
+    /// What the head reads: a detector's neck outputs, finest first. Empty if the pass stopped at its
+    /// taps.
     pub pyramid: Vec<Tensor<4>>,
     /// Absent if the pass stopped at its taps.
-    pub head: Option<HeadOutput>,
+    pub output: Option<Output>,
     /// Empty unless training.
     pub batch_stats: Vec<BatchStats>,
 }
 
-/// A detector's architecture.
-pub trait Detector: Send + Sync {
+impl Forward {
+    /// Of a detector: what its head gave, if the pass went to its end.
+    #[must_use]
+    pub fn head(&self) -> Option<&HeadOutput> {
+        self.output.as_ref().and_then(Output::detection)
+    }
+}
+
+/// A network's architecture, whatever its task.
+pub trait Model: Send + Sync {
     /// Parameters and buffers in forward order; weights are passed in this order.
     fn specs(&self) -> &[ParamSpec];
     /// What methods may tap.
@@ -191,7 +230,7 @@ pub trait Detector: Send + Sync {
     /// [`ops`] says; taps and the head's outputs are f32.
     ///
     /// # Panics
-    /// If `request` names a tap that [`Detector::taps`] lacks, or if a map is so small that a
+    /// If `request` names a tap that [`Model::taps`] lacks, or if a map is so small that a
     /// channel's batch variance is undefined while training with `norm = "batch"`.
     fn forward(
         &self,
@@ -199,8 +238,19 @@ pub trait Detector: Send + Sync {
         images: Tensor<4>,
         request: &ForwardRequest,
     ) -> Forward;
-    /// Names of the taps that the head reads, finest first.
-    fn head_taps(&self) -> Vec<String>;
+    /// Names of the taps that the head reads and a method's maps may stand in for, finest first; empty
+    /// where maps have no place.
+    fn head_taps(&self) -> Vec<String> {
+        Vec::new()
+    }
+    /// The model as a detector, if it is one.
+    fn as_detector(&self) -> Option<&dyn Detector> {
+        None
+    }
+}
+
+/// A detector's architecture.
+pub trait Detector: Model {
     /// Runs the head alone on `pyramid` (a method's generated maps), one map a head tap, in that
     /// order.
     fn head(&self, weights: &[Tensor<1>], pyramid: &[Tensor<4>]) -> HeadOutput;
@@ -242,12 +292,26 @@ pub struct DetectorEntry {
 }
 inventory::collect!(DetectorEntry);
 
+/// Builds a segmenter for a number of classes; its forward pass ends with [`Output::Segmentation`].
+pub type BuildSegmenter = fn(&ModelConfig, usize) -> Result<Box<dyn Model>, ModelError>;
+
+/// A segmenter that configurations can name; registered with `inventory::submit!`.
+pub struct SegmenterEntry {
+    /// The name in `student.segmenter`.
+    pub name: &'static str,
+    /// Builds the architecture.
+    pub build: BuildSegmenter,
+}
+inventory::collect!(SegmenterEntry);
+
 /// A model cannot be built or its weights do not fit.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// No such detector.
-    #[error("unknown detector `{name}`; known: {known}")]
-    UnknownDetector {
+    /// No such model.
+    #[error("unknown {what} `{name}`; known: {known}")]
+    Unknown {
+        /// `detector` or `segmenter`.
+        what: &'static str,
         /// As configured.
         name: String,
         /// What is registered.
@@ -261,8 +325,8 @@ pub enum ModelError {
         /// What is wrong and what is accepted.
         reason: String,
     },
-    /// Nothing to detect.
-    #[error("the data set has no classes, so there is nothing to detect")]
+    /// Nothing to learn.
+    #[error("the data set has no classes, so there is nothing to learn")]
     NoClasses,
     /// A weight file does not fit the architecture.
     #[error("weights do not fit the model: {report}")]
@@ -272,19 +336,51 @@ pub enum ModelError {
     },
 }
 
+/// Builds the model that `config` names for `task`.
+///
+/// # Errors
+/// If the name is unknown or the configuration makes no sense.
+pub fn build(
+    config: &ModelConfig,
+    task: Task,
+    num_classes: usize,
+) -> Result<Box<dyn Model>, ModelError> {
+    match task {
+        Task::Detection => Ok(build_detector(config, num_classes)?),
+        Task::Segmentation => build_segmenter(config, num_classes),
+    }
+}
+
 /// Builds the detector that `config` names.
 ///
 /// # Errors
 /// If the name is unknown or the configuration makes no sense.
-pub fn build(config: &ModelConfig, num_classes: usize) -> Result<Box<dyn Detector>, ModelError> {
+pub fn build_detector(
+    config: &ModelConfig,
+    num_classes: usize,
+) -> Result<Box<dyn Detector>, ModelError> {
     for entry in inventory::iter::<DetectorEntry> {
         if entry.name == config.detector {
             return (entry.build)(config, num_classes);
         }
     }
-    Err(ModelError::UnknownDetector {
+    Err(ModelError::Unknown {
+        what: "detector",
         name: config.detector.clone(),
         known: detector_names().join(", "),
+    })
+}
+
+fn build_segmenter(config: &ModelConfig, num_classes: usize) -> Result<Box<dyn Model>, ModelError> {
+    for entry in inventory::iter::<SegmenterEntry> {
+        if entry.name == config.segmenter {
+            return (entry.build)(config, num_classes);
+        }
+    }
+    Err(ModelError::Unknown {
+        what: "segmenter",
+        name: config.segmenter.clone(),
+        known: segmenter_names().join(", "),
     })
 }
 
@@ -292,6 +388,15 @@ pub fn build(config: &ModelConfig, num_classes: usize) -> Result<Box<dyn Detecto
 #[must_use]
 pub fn detector_names() -> Vec<&'static str> {
     let entries = inventory::iter::<DetectorEntry>.into_iter();
+    let mut names: Vec<&str> = entries.map(|entry| entry.name).collect();
+    names.sort_unstable();
+    names
+}
+
+/// Names of all segmenters, sorted.
+#[must_use]
+pub fn segmenter_names() -> Vec<&'static str> {
+    let entries = inventory::iter::<SegmenterEntry>.into_iter();
     let mut names: Vec<&str> = entries.map(|entry| entry.name).collect();
     names.sort_unstable();
     names

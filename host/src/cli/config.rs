@@ -114,8 +114,9 @@ fn check_one(file: Option<&Path>, set: &[String]) -> anyhow::Result<()> {
 /// The number of classes is the data's; any will do to see whether a model can be built.
 fn check_models(config: &Config) -> anyhow::Result<()> {
     const ANY_CLASSES: usize = 1;
-    model::build(&config.student, ANY_CLASSES).context("`student` cannot be built")?;
-    model::build(&config.teacher.model, ANY_CLASSES).context("`teacher.model` cannot be built")?;
+    model::build(&config.student, config.task, ANY_CLASSES).context("`student` cannot be built")?;
+    model::build(&config.teacher.model, config.task, ANY_CLASSES)
+        .context("`teacher.model` cannot be built")?;
     Ok(())
 }
 

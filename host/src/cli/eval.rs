@@ -14,7 +14,7 @@ use crate::engine::checkpoint::Choice;
 use crate::engine::evaluate::{EvaluationSet, evaluate, evaluate_oracle};
 use crate::engine::restored::Restored;
 use crate::engine::{EngineError, export};
-use crate::eval::coco::CocoMetrics;
+use crate::eval::Metrics;
 use crate::exit_code;
 
 /// Arguments of `eval`.
@@ -74,15 +74,15 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<i32> {
     Ok(exit_code::OK)
 }
 
-fn of_run(run: &mut Restored, args: &EvalArgs) -> Result<CocoMetrics, EngineError> {
+fn of_run(run: &mut Restored, args: &EvalArgs) -> Result<Metrics, EngineError> {
     let set = EvaluationSet {
         dataset: &run.datasets.val,
         data: &run.config.data,
         eval: &run.config.eval,
     };
-    let (detector, weights) = (run.detector.as_ref(), run.weights.tensors());
+    let (model, weights) = (run.model.as_ref(), run.weights.tensors());
     if !args.oracle {
-        return Ok(evaluate(detector, weights, set)?.metrics);
+        return Ok(evaluate(model, weights, set)?.metrics);
     }
     let label = run.choose_method(args.method.as_deref())?;
     let labels: Vec<&str> = run.methods.iter().map(|b| b.label.as_str()).collect();
@@ -93,10 +93,10 @@ fn of_run(run: &mut Restored, args: &EvalArgs) -> Result<CocoMetrics, EngineErro
         return Err(none);
     };
     let teachers = &run.teachers;
-    Ok(evaluate_oracle(detector, weights, distiller, teachers, &run.call, set)?.metrics)
+    Ok(evaluate_oracle(model, weights, distiller, teachers, &run.call, set)?.metrics)
 }
 
-fn of_file(args: &EvalArgs, checkpoint: &std::path::Path) -> anyhow::Result<CocoMetrics> {
+fn of_file(args: &EvalArgs, checkpoint: &std::path::Path) -> anyhow::Result<Metrics> {
     let config = args.source.resolve()?.config;
     let model = export::load(checkpoint)?;
     let dataset = data::open(&config.data, Split::Val)?;
@@ -119,5 +119,5 @@ fn of_file(args: &EvalArgs, checkpoint: &std::path::Path) -> anyhow::Result<Coco
     };
     let device = args.device.unwrap_or(config.compute_device()).open()?;
     let weights = model.weights.on(&device);
-    Ok(evaluate(model.detector.as_ref(), weights.tensors(), set)?.metrics)
+    Ok(evaluate(model.model.as_ref(), weights.tensors(), set)?.metrics)
 }

@@ -12,7 +12,7 @@ use crate::engine::EngineError;
 use crate::engine::attribution::Attribution;
 use crate::engine::pairs::Pairs;
 use crate::exit_code;
-use crate::model::{Detector, TapRow, TapShape, build, tap_table};
+use crate::model::{Model, TapRow, TapShape, build, tap_table};
 
 /// Longest side of the input on which pairs are tried: what fits is the same on any, and a large one
 /// takes minutes.
@@ -122,7 +122,7 @@ fn taps(args: &TapsArgs) -> anyhow::Result<i32> {
         Some(count) => count as usize,
         None => open(&config.data, Split::Val)?.classes().len(),
     };
-    let student = build(&config.student, num_classes)?;
+    let student = build(&config.student, config.task, num_classes)?;
     let Some(teacher) = config.teacher_named(&args.teacher) else {
         return Err(EngineError::Choose {
             what: format!("no teacher `{}` is configured", args.teacher),
@@ -131,7 +131,7 @@ fn taps(args: &TapsArgs) -> anyhow::Result<i32> {
         }
         .into());
     };
-    let teacher = build(&teacher.model, num_classes)?;
+    let teacher = build(&teacher.model, config.task, num_classes)?;
     let input_size = match args.input_size.as_deref() {
         Some(&[height, width]) => [height as usize, width as usize],
         _ => configured_size(&config.data),
@@ -161,8 +161,8 @@ fn configured_size(data: &DataConfig) -> [usize; 2] {
 }
 
 /// Inputs are padded before the network sees them.
-fn padded(size: [usize; 2], detector: &dyn Detector) -> [usize; 2] {
-    size.map(|extent| extent.next_multiple_of(detector.size_divisor()))
+fn padded(size: [usize; 2], model: &dyn Model) -> [usize; 2] {
+    size.map(|extent| extent.next_multiple_of(model.size_divisor()))
 }
 
 fn render(rows: &[TapRow], input_size: [usize; 2]) -> String {

@@ -12,6 +12,9 @@ use crate::device::ComputeDevice;
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Configuration")]
 pub struct SourceArgs {
+    /// What is learned: `detection` or `segmentation`; each has defaults of its own.
+    #[arg(long, value_name = "TASK", value_parser = ["detection", "segmentation"])]
+    pub task: Option<String>,
     /// TOML file; may be repeated, later files win. Without one: the embedded default.
     #[arg(short, long, value_name = "FILE")]
     pub config: Vec<PathBuf>,
@@ -52,9 +55,15 @@ impl SourceArgs {
     }
 
     fn sources(&self) -> Sources {
+        let task = self.task.iter().map(|task| Flag {
+            name: "--task",
+            key: "task",
+            value: Value::String(task.clone()),
+        });
         Sources {
             files: self.config.clone(),
             set: self.set.clone(),
+            flags: task.collect(),
             ..Sources::default()
         }
     }
@@ -81,7 +90,8 @@ impl RunSourceArgs {
     /// Whether anything was given.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.source.config.is_empty()
+        self.source.task.is_none()
+            && self.source.config.is_empty()
             && self.source.set.is_empty()
             && self.plugin.is_empty()
             && self.output.is_none()

@@ -154,7 +154,7 @@ fn loader(run: &Restored, args: &VisualizeArgs) -> anyhow::Result<Loader> {
     let images = selection.indices(dataset.as_ref(), args.split)?;
     let options = LoaderOptions {
         on_error: OnError::Error,
-        ..LoaderOptions::evaluation(&run.config.data, 1, run.detector.size_divisor(), 0)
+        ..LoaderOptions::evaluation(&run.config.data, 1, run.model.size_divisor(), 0)
     };
     Ok(Loader::of_images(Arc::clone(dataset), options, images)?)
 }
@@ -169,10 +169,10 @@ fn levels(
     let size = batch.metas[0].size;
     let named = |specs: &[TapSpec], name: &String| specs.iter().find(|s| &s.name == name).cloned();
     let level = |tap: &String| {
-        let student = named(run.detector.taps(), tap).expect("taps are the student's");
+        let student = named(run.model.taps(), tap).expect("taps are the student's");
         let teacher = subject.teacher.as_ref().map(|name| &run.teachers[name]);
         let teacher = teacher.and_then(|teacher| {
-            let spec = named(teacher.detector().taps(), tap)?;
+            let spec = named(teacher.model().taps(), tap)?;
             Some((spec, teacher.image_size(size)))
         });
         Level::new(&observed, &student, teacher.as_ref(), size)

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
+use super::Task;
 use super::error::{ConfigError, shown};
 
 /// Who set a value.
@@ -13,6 +14,8 @@ use super::error::{ConfigError, shown};
 pub enum Origin {
     /// The embedded `configs/base.toml`.
     Default,
+    /// The embedded default of a task, `configs/task/NAME.toml`.
+    Task(Task),
     /// A file.
     File(PathBuf),
     /// `--set`, as given.
@@ -27,6 +30,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Origin::Default => write!(f, "the embedded default"),
+            Origin::Task(task) => write!(f, "the embedded default of `--task {}`", task.name()),
             Origin::File(path) => write!(f, "{}", shown(path)),
             Origin::Set(text) => write!(f, "`--set {text}`"),
             Origin::Flag(flag) => write!(f, "`{flag}`"),

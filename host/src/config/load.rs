@@ -8,14 +8,17 @@ use toml::{Table, Value};
 use super::error::{ConfigError, Problem, ProblemKind};
 use super::layers::{Origin, Origins, Tree};
 use super::schema::Finding;
-use super::{Config, inherit, paths, plugins, schema, validate};
+use super::{Config, Task, inherit, paths, plugins, schema, validate};
 
 /// Embedded, so that the binary works on its own. `host/configs` is a link to `configs/`, which
 /// `cargo package` follows.
 const BASE: &str = include_str!("../../configs/base.toml");
 
-/// What a configuration is put together from, weakest first: the embedded default, `files`, `set`,
-/// `flags`, `plugins`.
+/// What the default is for segmentation, over [`BASE`].
+const SEGMENTATION: &str = include_str!("../../configs/task/segmentation.toml");
+
+/// What a configuration is put together from, weakest first: the embedded default, that of the task,
+/// `files`, `set`, `flags`, `plugins`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sources {
     /// TOML files, each after the files that it `extends`; later files win.
@@ -58,6 +61,19 @@ impl Sources {
     pub fn resolve(&self) -> Result<Resolved, ConfigError> {
         let mut tree = Tree::default();
         tree.overlay(base(), &Origin::Default);
+        let mut asked = tree.clone();
+        self.lay_over(&mut asked)?;
+        if let Some((task, layer)) = of_task(&asked) {
+            tree.overlay(layer, &Origin::Task(task));
+            self.lay_over(&mut tree)?;
+        } else {
+            tree = asked;
+        }
+        checked(tree)
+    }
+
+    /// Lays everything but the embedded defaults over `tree`.
+    fn lay_over(&self, tree: &mut Tree) -> Result<(), ConfigError> {
         for file in &self.files {
             tree.overlay_file(file)?;
         }
@@ -68,9 +84,18 @@ impl Sources {
             let path: Vec<String> = flag.key.split('.').map(str::to_owned).collect();
             tree.overlay_at(&path, flag.value.clone(), &Origin::Flag(flag.name));
         }
-        plugins::overlay(&mut tree, &self.plugins)?;
-        checked(tree)
+        plugins::overlay(tree, &self.plugins)
     }
+}
+
+/// The task that `tree` asks for, and its defaults, where it is not the one of the embedded default.
+/// What is no task is refused with everything else.
+fn of_task(tree: &Tree) -> Option<(Task, Table)> {
+    let name = tree.values.get("task")?.as_str()?;
+    (name == Task::Segmentation.name()).then(|| {
+        let layer = toml::from_str(SEGMENTATION).expect("a test resolves the task's default");
+        (Task::Segmentation, layer)
+    })
 }
 
 /// The embedded default as written.

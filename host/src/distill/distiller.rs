@@ -7,7 +7,7 @@ use burn::backend::DispatchDevice;
 use burn::tensor::{Device, Tensor};
 
 use crate::config::{Execution, MethodEntry, check_plugin_config};
-use crate::model::Detector;
+use crate::model::Model;
 use crate::plugin::{CallInfo, Library, Method, MethodManifest, Plan, TapBinding, TensorSpec};
 use crate::state::{Array, StateDict};
 use crate::values::{flat_tensor_on, into_vec};
@@ -55,7 +55,7 @@ pub struct Distiller {
 #[derive(Clone, Copy)]
 pub struct Models<'a> {
     /// The model to deploy.
-    pub student: &'a dyn Detector,
+    pub student: &'a dyn Model,
     /// The models to learn from, by the name under which each is configured.
     pub teachers: &'a BTreeMap<String, TeacherModel<'a>>,
 }
@@ -64,7 +64,7 @@ pub struct Models<'a> {
 #[derive(Clone, Copy)]
 pub struct TeacherModel<'a> {
     /// Its architecture.
-    pub detector: &'a dyn Detector,
+    pub model: &'a dyn Model,
     /// Whether its images have another size than the student's.
     pub has_own_size: bool,
 }

@@ -67,7 +67,7 @@ pub fn bind(
             .and_then(|name| models.teachers.get(name));
         let specs: &[TapSpec] = match (tap.role.as_str(), player) {
             (STUDENT, _) => models.student.taps(),
-            (_, Some(teacher)) => teacher.detector.taps(),
+            (_, Some(teacher)) => teacher.model.taps(),
             (_, None) if tap.optional => continue,
             (_, None) => &[],
         };

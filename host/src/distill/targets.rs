@@ -32,6 +32,7 @@ mod sources;
 pub use sources::{Prediction, Sources};
 
 use crate::data::Batch;
+use crate::model::Model;
 use crate::plugin::{MethodManifest, Plan};
 
 use super::DistillError;
@@ -150,6 +151,9 @@ pub(super) fn check_names(manifest: &MethodManifest) -> Result<(), DistillError>
     }
 }
 
+/// Targets that are there whatever the task.
+const OF_EVERY_TASK: [&str; 2] = ["image_sizes", "input_size"];
+
 /// Pixels of a square input on which anchors of two models are compared.
 const PROBE: usize = 256;
 
@@ -163,6 +167,12 @@ pub(super) fn check_models(
 ) -> Result<(), DistillError> {
     for (name, read) in manifest.targets.iter().zip(&plan.target_use) {
         let reason = match find(name) {
+            _ if *read
+                && models.student.as_detector().is_none()
+                && !OF_EVERY_TASK.contains(&name.as_str()) =>
+            {
+                Some("the student is no detector".to_owned())
+            }
             Some(Kind::FgMask(level)) if *read => level_missing(models, level),
             Some(Kind::OfPrediction { role, .. }) if *read => {
                 prediction_missing(models, cast, role)
@@ -203,8 +213,11 @@ fn prediction_missing(models: Models<'_>, cast: &Roles, role: &str) -> Option<St
              target"
         ));
     }
-    let [of_teacher, of_student] =
-        [teacher.detector, models.student].map(|m| m.anchors([PROBE; 2]));
+    let anchors = |model: &dyn Model| model.as_detector().map(|d| d.anchors([PROBE; 2]));
+    let (Some(of_teacher), Some(of_student)) = (anchors(teacher.model), anchors(models.student))
+    else {
+        return Some(format!("teacher `{name}` is no detector"));
+    };
     (of_teacher != of_student).then(|| {
         format!(
             "teacher `{name}` predicts at other places than the student: {} anchors on an input of \

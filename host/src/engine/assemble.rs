@@ -10,7 +10,7 @@ use crate::distill::Distiller;
 use crate::distill::distiller::Models;
 use crate::distill::methods::{Bound, Methods};
 use crate::distill::schedule::Schedule;
-use crate::model::{self, Detector};
+use crate::model::{self, Model};
 use crate::plugin::CallInfo;
 use crate::state::StateDict;
 
@@ -51,29 +51,29 @@ pub(super) fn learner(
     label: &str,
     config: &Config,
     chosen: &[Chosen<'_>],
-    detector: Arc<dyn Detector>,
+    model: Arc<dyn Model>,
     teachers: Teachers,
     [total_steps, steps_per_epoch]: [u64; 2],
 ) -> Result<Learner, EngineError> {
     let train = &config.train;
-    let mut state = model::initial_state(detector.as_ref(), config.seed);
+    let mut state = model::initial_state(model.as_ref(), config.seed);
     if !config.student.weights.as_os_str().is_empty() {
         let file = StateDict::load(&config.student.weights)?;
-        let report = model::weights::load_into(&mut state, detector.as_ref(), &file)?;
+        let report = model::weights::load_into(&mut state, model.as_ref(), &file)?;
         info!(
             "{label}: weights from `{}`: {report}",
             config.student.weights.display()
         );
     }
     let device = config.compute_device().open()?;
-    let weights = ModelWeights::from_state(detector.as_ref(), &state)?.on(&device);
+    let weights = ModelWeights::from_state(model.as_ref(), &state)?.on(&device);
     let teachers = teachers.into_iter();
     let teachers: Teachers = teachers.map(|(name, t)| (name, t.on(&device))).collect();
     let lengths = [total_steps, steps_per_epoch];
-    let (methods, schedule) = methods(config, chosen, detector.as_ref(), &teachers, lengths)?;
+    let (methods, schedule) = methods(config, chosen, model.as_ref(), &teachers, lengths)?;
     Ok(Learner {
         ema: (train.ema_decay > 0.0).then(|| Ema::new(&weights, train.ema_decay)),
-        detector,
+        model,
         weights,
         precision: train.precision,
         optimizer: Optimizer::new(Algorithm::from_config(train)),
@@ -93,11 +93,13 @@ pub(super) fn learner(
 pub(super) fn methods(
     config: &Config,
     chosen: &[Chosen<'_>],
-    student: &dyn Detector,
+    student: &dyn Model,
     teachers: &Teachers,
     [total_steps, steps_per_epoch]: [u64; 2],
 ) -> Result<(Methods, Schedule), EngineError> {
-    let models = teachers.iter().map(|(name, t)| (name.clone(), t.model()));
+    let models = teachers
+        .iter()
+        .map(|(name, t)| (name.clone(), t.as_bound()));
     let models = Models {
         student,
         teachers: &models.collect(),
@@ -142,10 +144,10 @@ pub(super) fn bind(
 /// Takes a learner to where a checkpoint was written.
 pub(super) fn restore(learner: &mut Learner, snapshot: &Snapshot) -> Result<(), EngineError> {
     let device = learner.weights.device();
-    let weights = ModelWeights::from_state(learner.detector.as_ref(), &snapshot.student)?;
+    let weights = ModelWeights::from_state(learner.model.as_ref(), &snapshot.student)?;
     learner.weights = weights.on(&device);
     let mut lengths: BTreeMap<String, usize> = learner
-        .detector
+        .model
         .specs()
         .iter()
         .map(|spec| (spec.name.clone(), spec.shape.iter().product()))
@@ -168,7 +170,7 @@ pub(super) fn restore(learner: &mut Learner, snapshot: &Snapshot) -> Result<(), 
         own.optimizer.load_state(state, &lengths)?;
     }
     if let (Some(ema), Some(state)) = (&mut learner.ema, &snapshot.ema) {
-        let average = Ema::from_state(learner.detector.specs(), state, ema.decay())?;
+        let average = Ema::from_state(learner.model.specs(), state, ema.decay())?;
         *ema = average.on(&device);
     }
     Ok(())

@@ -199,7 +199,7 @@ impl Learner {
         self.task_weight = 1.0;
         self.methods.count_all();
         let probe = probe?;
-        let specs = self.detector.specs();
+        let specs = self.model.specs();
         let student = specs
             .iter()
             .zip(probe.student_gradients)

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::config::{Config, ModelConfig, OptimizerKind, ScheduleKind, TrainConfig};
 use crate::data::{Batch, Epoch, ImageMeta, ImageTargets, Loader, LoaderOptions};
 use crate::device::{ComputeDevice, wait_for};
-use crate::model::{self, Detector};
+use crate::model::{self, Model};
 use crate::state::StateDict;
 
 use super::EngineError;
@@ -68,18 +68,18 @@ pub(super) fn untrained_learner(
     num_classes: usize,
     [total_steps, steps_per_epoch]: [u64; 2],
 ) -> Result<Learner, EngineError> {
-    let build = |model: &ModelConfig| -> Result<Arc<dyn Detector>, EngineError> {
-        Ok(Arc::from(model::build(model, num_classes)?))
+    let build = |model: &ModelConfig| -> Result<Arc<dyn Model>, EngineError> {
+        Ok(Arc::from(model::build(model, config.task, num_classes)?))
     };
     let student = build(&config.student)?;
     let mut teachers = Teachers::new();
     for name in teacher_names(chosen) {
         let teacher = configured(config, &name);
-        let detector = build(&teacher.model)?;
-        let state = model::initial_state(detector.as_ref(), config.seed);
-        let weights = ModelWeights::from_state(detector.as_ref(), &state)?;
+        let model = build(&teacher.model)?;
+        let state = model::initial_state(model.as_ref(), config.seed);
+        let weights = ModelWeights::from_state(model.as_ref(), &state)?;
         let transform = &config.data.transform;
-        let teacher = Teacher::new(detector, weights, teacher, transform);
+        let teacher = Teacher::new(model, weights, teacher, transform);
         teachers.insert(name, teacher);
     }
     let lengths = [total_steps, steps_per_epoch];
@@ -104,7 +104,7 @@ impl StepBench {
         let chosen = choose(config)?;
         let datasets = Datasets::open(config)?;
         let num_classes = datasets.train.classes().len();
-        let divisor = model::build(&config.student, num_classes)?.size_divisor();
+        let divisor = model::build(&config.student, config.task, num_classes)?.size_divisor();
         let options = LoaderOptions::training(&config.data, config.seed, divisor);
         let loader = Loader::new(datasets.train, options)?;
         let per_epoch = loader.batches_per_epoch() as u64;
@@ -153,19 +153,22 @@ impl StepBench {
             device: device.to_string(),
             ..case.config()
         };
-        let detector: Arc<dyn Detector> =
-            Arc::from(model::build(&config.student, case.num_classes)?);
+        let model: Arc<dyn Model> = Arc::from(model::build(
+            &config.student,
+            config.task,
+            case.num_classes,
+        )?);
         let mut learner = learner(
             "bench",
             &config,
             &[],
-            Arc::clone(&detector),
+            Arc::clone(&model),
             Teachers::new(),
             [TOTAL_STEPS, 1],
         )?;
         let mut state = learner.weights.to_state();
-        model::weights::load_into(&mut state, detector.as_ref(), &file)?.strict()?;
-        let weights = ModelWeights::from_state(detector.as_ref(), &state)?;
+        model::weights::load_into(&mut state, model.as_ref(), &file)?.strict()?;
+        let weights = ModelWeights::from_state(model.as_ref(), &state)?;
         learner.weights = weights.on(&learner.weights.device());
         let size = [shape[2], shape[3]];
         let metas = (0..shape[0])

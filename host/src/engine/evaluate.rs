@@ -9,9 +9,10 @@ use crate::data::{Batch, Dataset, Loader, LoaderOptions};
 use crate::detection::HeadOutput;
 use crate::distill::Distiller;
 use crate::distill::taps::STUDENT;
-use crate::eval::coco::{self, CocoMetrics, GroundTruth, Prediction};
+use crate::eval::Metrics;
+use crate::eval::coco::{self, GroundTruth, Prediction};
 use crate::eval::detector::to_predictions;
-use crate::model::{Detector, ForwardRequest};
+use crate::model::{Detector, ForwardRequest, Model};
 use crate::plugin::CallInfo;
 
 use super::EngineError;
@@ -20,8 +21,8 @@ use super::teacher::{Teachers, model_taps, sources, teach};
 /// Result of an evaluation.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
-    /// The 12 numbers and AP by class.
-    pub metrics: CocoMetrics,
+    /// The task's numbers.
+    pub metrics: Metrics,
     /// Final detections in pixels of the original images.
     pub predictions: Vec<Prediction>,
 }
@@ -42,10 +43,13 @@ pub struct EvaluationSet<'a> {
 /// # Errors
 /// If an image cannot be read or the protocol refuses the data.
 pub fn evaluate(
-    detector: &dyn Detector,
+    model: &dyn Model,
     weights: &[Tensor<1>],
     set: EvaluationSet<'_>,
 ) -> Result<Evaluation, EngineError> {
+    let Some(detector) = model.as_detector() else {
+        todo!("segmentation")
+    };
     let request = ForwardRequest {
         training: false,
         taps: Vec::new(),
@@ -53,7 +57,10 @@ pub fn evaluate(
     };
     score(detector, &weights[0].device(), set, |images, _| {
         let forward = detector.forward(weights, images, &request);
-        Ok(forward.head.expect("a full pass ends at the head"))
+        Ok(forward
+            .head()
+            .expect("a full pass ends at the head")
+            .clone())
     })
 }
 
@@ -63,18 +70,18 @@ pub fn evaluate(
 /// # Errors
 /// As [`evaluate`]; if the method fails; or if it has no maps.
 pub fn evaluate_oracle(
-    detector: &dyn Detector,
+    model: &dyn Model,
     weights: &[Tensor<1>],
     distiller: &mut Distiller,
     teachers: &Teachers,
     call: &CallInfo,
     set: EvaluationSet<'_>,
 ) -> Result<Evaluation, EngineError> {
-    if !distiller.has_maps() {
+    let (true, Some(detector)) = (distiller.has_maps(), model.as_detector()) else {
         return Err(EngineError::NoMaps {
             method: distiller.id().to_owned(),
         });
-    }
+    };
     let request = ForwardRequest {
         training: false,
         taps: distiller.student_taps(),
@@ -89,7 +96,7 @@ pub fn evaluate_oracle(
             )
         });
         let student = detector.forward(weights, images, &request);
-        let sources = sources(batch, detector, &student, teachers, &taught);
+        let sources = sources(batch, model, &student, teachers, &taught);
         let taps = model_taps(&student.taps, &taught);
         let maps = distiller.maps(call, &taps, &sources)?;
         let maps: Vec<Tensor<4>> = maps.into_iter().map(|m| m.to_device(&device)).collect();
@@ -134,7 +141,7 @@ fn score(
     }
     let metrics = coco::evaluate(&truth, &predictions)?;
     Ok(Evaluation {
-        metrics,
+        metrics: Metrics::Detection(metrics),
         predictions,
     })
 }

@@ -4,21 +4,24 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::{Config, ModelConfig, TransformConfig};
-use crate::model::{self, Detector};
+use crate::config::{Config, ModelConfig, Task, TransformConfig};
+use crate::model::{self, Model};
 use crate::state::StateDict;
 
 use super::EngineError;
 use super::weights::ModelWeights;
 
 const MODEL: &str = "kdhost.model";
+const TASK: &str = "kdhost.task";
 const CLASSES: &str = "kdhost.classes";
 const TRANSFORM: &str = "kdhost.transform";
 
 /// A trained model that can run.
 pub struct Trained {
+    /// What it was trained for.
+    pub task: Task,
     /// Its architecture.
-    pub detector: Arc<dyn Detector>,
+    pub model: Arc<dyn Model>,
     /// Its weights.
     pub weights: ModelWeights,
     /// Class names in label order.
@@ -47,6 +50,9 @@ pub fn save(
     state
         .metadata
         .insert(MODEL.into(), json(serde_json::to_string(&model)));
+    state
+        .metadata
+        .insert(TASK.into(), json(serde_json::to_string(&config.task)));
     state
         .metadata
         .insert(CLASSES.into(), json(serde_json::to_string(classes)));
@@ -79,13 +85,15 @@ pub fn load(path: &Path) -> Result<Trained, EngineError> {
         }
     };
     let model: ModelConfig = serde_json::from_str(entry(MODEL)?).map_err(bad(MODEL))?;
+    let task: Task = serde_json::from_str(entry(TASK)?).map_err(bad(TASK))?;
     let classes: Vec<String> = serde_json::from_str(entry(CLASSES)?).map_err(bad(CLASSES))?;
     let transform: TransformConfig =
         serde_json::from_str(entry(TRANSFORM)?).map_err(bad(TRANSFORM))?;
-    let detector: Arc<dyn Detector> = Arc::from(model::build(&model, classes.len())?);
-    let weights = ModelWeights::from_state(detector.as_ref(), &state)?;
+    let built: Arc<dyn Model> = Arc::from(model::build(&model, task, classes.len())?);
+    let weights = ModelWeights::from_state(built.as_ref(), &state)?;
     Ok(Trained {
-        detector,
+        task,
+        model: built,
         weights,
         classes,
         transform,

@@ -220,16 +220,17 @@ fn check_methods(
     datasets: &Datasets,
 ) -> Result<(), EngineError> {
     let num_classes = datasets.train.classes().len();
-    let student = model::build(&config.student, num_classes)?;
+    let student = model::build(&config.student, config.task, num_classes)?;
     let mut teachers = BTreeMap::new();
     for name in teacher_names(chosen) {
-        let detector = model::build(&configured(config, &name).model, num_classes)?;
-        teachers.insert(name, detector);
+        let architecture = &configured(config, &name).model;
+        let built = model::build(architecture, config.task, num_classes)?;
+        teachers.insert(name, built);
     }
-    let models = teachers.iter().map(|(name, detector)| {
+    let models = teachers.iter().map(|(name, built)| {
         let own_size = teacher::own_size(configured(config, name), &config.data.transform);
         let model = TeacherModel {
-            detector: detector.as_ref(),
+            model: built.as_ref(),
             has_own_size: own_size.is_some(),
         };
         (name.clone(), model)
@@ -337,18 +338,13 @@ fn load_teacher(
 ) -> Result<Teacher, EngineError> {
     let num_classes = datasets.train.classes().len();
     let teacher = configured(config, name);
-    let detector = model::build(&teacher.model, num_classes)?;
+    let model = model::build(&teacher.model, config.task, num_classes)?;
     let state = crate::state::StateDict::load(file)?;
-    let weights = super::weights::ModelWeights::from_state(detector.as_ref(), &state)?;
+    let weights = super::weights::ModelWeights::from_state(model.as_ref(), &state)?;
     info!("{}: `{}`", said(name), file.display());
     export::check_classes(file, &state, datasets.train.classes())?;
     let transform = &config.data.transform;
-    Ok(Teacher::new(
-        Arc::from(detector),
-        weights,
-        teacher,
-        transform,
-    ))
+    Ok(Teacher::new(Arc::from(model), weights, teacher, transform))
 }
 
 /// A method id as a file name.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::data::{Batch, ImageMeta, ImageTargets};
-use crate::model::{self, Detector};
+use crate::model::{self, Model};
 use crate::rng::KeyedRng;
 
 use super::EngineError;
@@ -151,7 +151,7 @@ fn trial(
     input_size: [usize; 2],
 ) -> Result<Trial, EngineError> {
     let mut learner = untrained_learner(config, chosen, num_classes, [TOTAL_STEPS, 1])?;
-    let batch = batch(learner.detector.as_ref(), input_size, config.seed);
+    let batch = batch(learner.model.as_ref(), input_size, config.seed);
     let at = StepPosition {
         step: TOTAL_STEPS / 2,
         total_steps: TOTAL_STEPS,
@@ -177,8 +177,8 @@ fn trial(
 }
 
 /// Noise with two objects an image, so that every detector has foreground and background.
-fn batch(detector: &dyn Detector, input_size: [usize; 2], seed: u64) -> Batch {
-    let [height, width] = input_size.map(|e| e.next_multiple_of(detector.size_divisor()));
+fn batch(model: &dyn Model, input_size: [usize; 2], seed: u64) -> Batch {
+    let [height, width] = input_size.map(|e| e.next_multiple_of(model.size_divisor()));
     let mut rng = KeyedRng::new("pairs", &[seed]);
     let pixels = (0..IMAGES * 3 * height * width).map(|_| rng.normal() as f32);
     let [h, w] = [height as f32, width as f32];
@@ -187,7 +187,7 @@ fn batch(detector: &dyn Detector, input_size: [usize; 2], seed: u64) -> Batch {
             [0.1 * w, 0.1 * h, 0.45 * w, 0.5 * h],
             [0.3 * w, 0.2 * h, 0.95 * w, 0.9 * h],
         ],
-        labels: vec![0, detector.num_classes() - 1],
+        labels: vec![0, model.num_classes() - 1],
         ..ImageTargets::default()
     };
     let meta = |image: usize| ImageMeta {

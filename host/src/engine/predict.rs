@@ -7,7 +7,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::data::{Record, RgbPixels, Transform, decode};
 use crate::detection::Detections;
-use crate::model::ForwardRequest;
+use crate::model::{ForwardRequest, Output};
 
 use super::EngineError;
 use super::export::Trained;
@@ -27,7 +27,7 @@ pub fn predict(model: &Trained, path: &Path) -> Result<(Arc<RgbPixels>, Detectio
     let transform = Transform::new(&model.transform)?;
     let sample = transform.apply(&record, &pixels, false);
     let [height, width] = sample.meta.size;
-    let divisor = model.detector.size_divisor();
+    let divisor = model.model.size_divisor();
     let [padded_h, padded_w] = [height, width].map(|side| side.next_multiple_of(divisor));
     let mut input = vec![0.0f32; 3 * padded_h * padded_w];
     for (row, values) in sample.image.chunks_exact(width).enumerate() {
@@ -42,14 +42,15 @@ pub fn predict(model: &Trained, path: &Path) -> Result<(Arc<RgbPixels>, Detectio
         taps: Vec::new(),
         stop_at_taps: false,
     };
-    let head = model
-        .detector
+    let output = model
+        .model
         .forward(model.weights.tensors(), images, &request)
-        .head
-        .expect("a full pass ends at the head");
-    let found = model
-        .detector
-        .detect(&head, [padded_h, padded_w], &[[height, width]]);
+        .output;
+    let (Some(detector), Some(Output::Detection(head))) = (model.model.as_detector(), output)
+    else {
+        todo!()
+    };
+    let found = detector.detect(&head, [padded_h, padded_w], &[[height, width]]);
     let mut detections = found.into_iter().next().unwrap_or_default();
     for bbox in &mut detections.boxes_xyxy {
         *bbox = sample.meta.to_original(*bbox);

@@ -84,13 +84,13 @@ fn bound_taps(learner: &Learner, input_size: [usize; 2]) -> String {
         if student.contains(&tap) {
             models.push(format!(
                 "student {}",
-                find(learner.detector.taps(), input_size)
+                find(learner.model.taps(), input_size)
             ));
         }
         for (name, teacher, taps) in &teachers {
             if taps.contains(&tap) {
                 let size = teacher.input_size(input_size);
-                models.push(format!("{name} {}", find(teacher.detector().taps(), size)));
+                models.push(format!("{name} {}", find(teacher.model().taps(), size)));
             }
         }
         let _ = writeln!(text, "tap {tap}: {}", models.join(", "));

@@ -12,7 +12,7 @@ use crate::data::{Batch, Loader, LoaderOptions};
 use crate::distill::step::TapValues;
 use crate::distill::taps::{STUDENT, matches, names};
 use crate::distill::{Distiller, Methods};
-use crate::model::{self, Detector, ForwardRequest};
+use crate::model::{self, ForwardRequest, Model};
 use crate::plugin::CallInfo;
 
 use super::EngineError;
@@ -32,7 +32,7 @@ pub struct Restored {
     /// Its images.
     pub datasets: Datasets,
     /// The student's architecture.
-    pub detector: Arc<dyn Detector>,
+    pub model: Arc<dyn Model>,
     /// The student's weights as they would be exported: the averaged ones, if the run averages.
     pub weights: ModelWeights,
     /// The methods with their learned state; none in plain training.
@@ -72,20 +72,20 @@ impl Restored {
 
         let datasets = Datasets::open(&config)?;
         let num_classes = datasets.train.classes().len();
-        let detector: Arc<dyn Detector> = Arc::from(model::build(&config.student, num_classes)?);
+        let built = model::build(&config.student, config.task, num_classes)?;
+        let model: Arc<dyn Model> = Arc::from(built);
         let exported = snapshot.ema.as_ref().unwrap_or(&snapshot.student);
-        let weights = ModelWeights::from_state(detector.as_ref(), exported)?;
+        let weights = ModelWeights::from_state(model.as_ref(), exported)?;
         let mut teachers = Teachers::new();
         for name in teacher_names(&chosen) {
             let teacher = present_teacher(&name, &config, &datasets, run_dir)?;
             teachers.insert(name, teacher);
         }
 
-        let options = LoaderOptions::training(&config.data, config.seed, detector.size_divisor());
+        let options = LoaderOptions::training(&config.data, config.seed, model.size_divisor());
         let loader = Loader::new(Arc::clone(&datasets.train), options)?;
         let length = train::length(&loader, &config.train)?;
-        let (mut methods, schedule) =
-            methods(&config, &chosen, detector.as_ref(), &teachers, length)?;
+        let (mut methods, schedule) = methods(&config, &chosen, model.as_ref(), &teachers, length)?;
         // Methods without parameters and buffers take an empty state.
         methods.load_state(&snapshot.method.unwrap_or_default())?;
         drop(chosen);
@@ -99,7 +99,7 @@ impl Restored {
             call: at.call(&schedule),
             config,
             datasets,
-            detector,
+            model,
             weights,
             methods,
             teachers,
@@ -125,7 +125,7 @@ impl Restored {
     /// # Errors
     /// If a pattern matches nothing; the error lists what exists.
     pub fn matching_taps(&self, patterns: &[String]) -> Result<Vec<String>, EngineError> {
-        let all = || self.detector.taps().iter().map(|tap| tap.name.as_str());
+        let all = || self.model.taps().iter().map(|tap| tap.name.as_str());
         for pattern in patterns {
             if !all().any(|name| matches(pattern, name)) {
                 return Err(EngineError::UnknownTap {
@@ -201,16 +201,16 @@ impl Restored {
             taps: union(taps, read(&Distiller::student_taps)),
             stop_at_taps: !reads(STUDENT),
         };
-        let detector = self.detector.as_ref();
-        let student = detector.forward(self.weights.tensors(), images.clone(), &request);
+        let model = self.model.as_ref();
+        let student = model.forward(self.weights.tensors(), images.clone(), &request);
         let taught = teach(&self.teachers, batch, &images, |name, teacher| {
             let shown = of.teacher.as_deref() == Some(name);
-            let has = |tap: &&String| teacher.detector().taps().iter().any(|t| t.name == **tap);
+            let has = |tap: &&String| teacher.model().taps().iter().any(|t| t.name == **tap);
             let common = taps.iter().filter(|tap| shown && has(tap)).cloned();
             let common: Vec<String> = common.collect();
             (union(&common, read(&|d| d.teacher_taps(name))), reads(name))
         });
-        let sources = sources(batch, detector, &student, &self.teachers, &taught);
+        let sources = sources(batch, model, &student, &self.teachers, &taught);
         let maps = match &mut distiller {
             Some(distiller) => {
                 let taps = model_taps(&student.taps, &taught);
@@ -222,7 +222,7 @@ impl Restored {
         let mut taught = taught;
         let shown = of.teacher.as_ref().and_then(|name| taught.remove(name));
         Ok(Observed {
-            maps: detector.head_taps().into_iter().zip(maps).collect(),
+            maps: model.head_taps().into_iter().zip(maps).collect(),
             student: student.taps,
             teacher: shown.unwrap_or_default().taps,
         })

@@ -22,13 +22,14 @@ use crate::distill::Methods;
 use crate::distill::inject::inject;
 use crate::distill::methods::Bound;
 use crate::distill::schedule::{Phase, Schedule};
-use crate::model::{BatchStats, Detector, ForwardRequest, Part, ops};
+use crate::model::{BatchStats, ForwardRequest, Model, Part, ops};
 use crate::plugin::CallInfo;
 
 mod answer;
 mod judge;
 #[cfg(test)]
 mod tests;
+mod truth;
 mod update;
 
 use super::EngineError;
@@ -42,6 +43,7 @@ use crate::values::Values;
 
 use answer::{Names, join_norms, take_answer};
 use judge::{Judge, collect_gradients, task_total};
+use truth::Truth;
 
 /// PyTorch's default momentum of running statistics.
 const BATCH_STATS_MOMENTUM: f64 = 0.1;
@@ -49,7 +51,7 @@ const BATCH_STATS_MOMENTUM: f64 = 0.1;
 /// Everything that a training step reads and writes.
 pub struct Learner {
     /// The model to deploy.
-    pub detector: Arc<dyn Detector>,
+    pub model: Arc<dyn Model>,
     /// Its weights; the step runs where they lie, and the teachers' lie there too.
     pub weights: ModelWeights,
     /// Numbers of activations and convolutions.
@@ -242,7 +244,7 @@ impl Learner {
     }
 
     fn learns_at(&self, index: usize, phase: &Phase) -> bool {
-        phase.learn.part(self.detector.specs()[index].part)
+        phase.learn.part(self.model.specs()[index].part)
     }
 
     fn gradients(
@@ -258,7 +260,7 @@ impl Learner {
             vec![Values::Host(Vec::new()); params]
         };
         let mut sum = Accumulated {
-            student: vec![None; self.detector.specs().len()],
+            student: vec![None; self.model.specs().len()],
             methods: self.methods.iter().map(none_yet).collect(),
             losses: Vec::new(),
             weightless: Vec::new(),
@@ -314,22 +316,23 @@ impl Learner {
             taps: self.methods.student_taps(),
             stop_at_taps: false,
         };
-        let [_, _, height, width] = batch.shape;
-        let (forward, assignment, losses) = on_pool(on_host, || {
-            let forward = self.detector.forward(&leaves, images, &request);
-            let head = forward.head.as_ref().expect("a full pass ends at the head");
-            let assignment = self.detector.assign([height, width], &batch.targets);
-            let losses = self.detector.losses(head, &assignment);
-            (forward, assignment, losses)
+        let student = self.model.as_ref();
+        let (forward, truth, losses) = on_pool(on_host, || {
+            let forward = student.forward(&leaves, images, &request);
+            let output = forward.output.as_ref();
+            let truth = Truth::of(student, &batch);
+            let losses = truth.losses(student, output.expect("a full pass goes to its end"));
+            (forward, truth, losses)
         });
         let task_scale = scale * self.task_weight;
         let mut total = task_total(&mut sum.losses, losses, "", task_scale, call.step)?;
         add(&mut sum.times.student_forward, clock.elapsed());
 
         let taps = model_taps(&forward.taps, &taught);
-        let detector = self.detector.as_ref();
-        let sources = sources(&batch, detector, &forward, &self.teachers, &taught);
-        let sources = sources.assigned(&assignment);
+        let mut sources = sources(&batch, student, &forward, &self.teachers, &taught);
+        if let Some(assignment) = truth.assignment() {
+            sources = sources.assigned(assignment);
+        }
         sum.metrics.clear();
         for index in 0..self.methods.len() {
             let call = self.methods.call(index, call);
@@ -337,10 +340,10 @@ impl Learner {
             let names = Names::new(&self.methods, index);
             let distiller = self.methods.distiller_mut(index);
             let judge = Judge {
-                detector,
+                student,
                 leaves: &leaves,
                 precision: self.precision,
-                assignment: &assignment,
+                truth: &truth,
                 suffix: &names.maps_suffix,
                 scale: scale * distiller.maps_weight() as f32,
                 step: call.step,

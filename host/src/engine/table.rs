@@ -6,7 +6,7 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 
-use crate::eval::coco::CocoMetrics;
+use crate::eval::{Metrics, percent};
 
 use super::step_times::{MethodTimes, StepTimes};
 
@@ -15,11 +15,11 @@ use super::step_times::{MethodTimes, StepTimes};
 pub struct Row {
     /// `teacher`, `teacher <name>`, `student`, `student + <method> + <method>`.
     pub name: String,
-    /// The 12 numbers and AP by class.
-    pub metrics: CocoMetrics,
+    /// Of the evaluation at its end.
+    pub metrics: Metrics,
     /// Of the head on each method's maps, by label, ground truth fed in, where `eval.oracle` asks for it.
     #[serde(default)]
-    pub oracles: BTreeMap<String, CocoMetrics>,
+    pub oracles: BTreeMap<String, Metrics>,
     /// Median seconds of an optimizer step, by part.
     pub step: StepTimes,
     /// Highest resident memory while training, bytes.
@@ -28,30 +28,28 @@ pub struct Row {
     pub reused: bool,
 }
 
-fn percent(value: f64) -> String {
-    if value < 0.0 {
-        "-".into()
-    } else {
-        format!("{:.1}", 100.0 * value)
-    }
-}
-
-/// AP, AP50, AP75, AP_S, AP_M, AP_L in percent, milliseconds per step, peak memory.
+/// The task's numbers in percent, milliseconds per step, peak memory.
 #[must_use]
 pub fn render(rows: &[Row]) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED).set_header([
-        "model", "AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "ms/step", "peak MiB",
-    ]);
+    let columns = rows
+        .first()
+        .map_or_else(Vec::new, |row| row.metrics.columns());
+    let names = columns.iter().map(|(name, _)| *name);
+    let header = std::iter::once("model")
+        .chain(names)
+        .chain(["ms/step", "peak MiB"]);
+    table
+        .load_style(presets::UTF8_FULL_CONDENSED)
+        .set_header(header);
     for row in rows {
-        let m = &row.metrics;
-        let aps = [m.ap, m.ap50, m.ap75, m.ap_small, m.ap_medium, m.ap_large].map(percent);
         let mut cells = vec![format!(
             "{}{}",
             row.name,
             if row.reused { " (reused)" } else { "" }
         )];
-        cells.extend(aps);
+        let numbers = row.metrics.columns().into_iter();
+        cells.extend(numbers.map(|(_, value)| percent(value)));
         cells.push(format!("{:.0}", 1e3 * row.step.total()));
         cells.push(format!("{:.0}", row.peak_bytes as f64 / f64::from(1 << 20)));
         table.add_row(cells);
@@ -65,12 +63,11 @@ pub fn render(rows: &[Row]) -> String {
 /// What the head makes of the maps of the method `label`, in words; none where it was not asked.
 #[must_use]
 pub fn oracle(row: &Row, label: &str) -> Option<String> {
-    let m = row.oracles.get(label)?;
+    let metrics = row.oracles.get(label)?;
     Some(format!(
         "oracle (diagnostic, not a result: the head on the method's maps, ground truth fed in): \
-         AP {} AP50 {}",
-        percent(m.ap),
-        percent(m.ap50)
+         {}",
+        metrics.line()
     ))
 }
 

@@ -11,7 +11,7 @@ use crate::distill::distiller::TeacherModel;
 use crate::distill::step::{ModelTaps, TapValues};
 use crate::distill::taps::STUDENT;
 use crate::distill::targets::Sources;
-use crate::model::{Detector, Forward, ForwardRequest};
+use crate::model::{Forward, ForwardRequest, Model};
 
 mod input;
 
@@ -25,9 +25,9 @@ pub type Teachers = BTreeMap<String, Teacher>;
 /// What teachers gave for a batch, by name.
 pub type Taught = BTreeMap<String, Forward>;
 
-/// A frozen detector.
+/// A frozen model.
 pub struct Teacher {
-    detector: Arc<dyn Detector>,
+    model: Arc<dyn Model>,
     weights: ModelWeights,
     hash: String,
     /// None where it sees the student's images.
@@ -39,15 +39,15 @@ impl Teacher {
     /// `student`; the hash of the weights is taken now.
     #[must_use]
     pub fn new(
-        detector: Arc<dyn Detector>,
+        model: Arc<dyn Model>,
         weights: ModelWeights,
         config: &TeacherConfig,
         student: &TransformConfig,
     ) -> Self {
         let hash = weights.hash();
         Teacher {
-            input: Input::new(config, student, detector.size_divisor()),
-            detector,
+            input: Input::new(config, student, model.size_divisor()),
+            model,
             weights,
             hash,
         }
@@ -64,15 +64,15 @@ impl Teacher {
 
     /// Its architecture.
     #[must_use]
-    pub fn detector(&self) -> &dyn Detector {
-        self.detector.as_ref()
+    pub fn model(&self) -> &dyn Model {
+        self.model.as_ref()
     }
 
     /// What methods are bound to.
     #[must_use]
-    pub fn model(&self) -> TeacherModel<'_> {
+    pub fn as_bound(&self) -> TeacherModel<'_> {
         TeacherModel {
-            detector: self.detector.as_ref(),
+            model: self.model.as_ref(),
             has_own_size: self
                 .input
                 .as_ref()
@@ -122,7 +122,7 @@ impl Teacher {
             taps: names.to_vec(),
             stop_at_taps: !to_the_end,
         };
-        self.detector
+        self.model
             .forward(self.weights.tensors(), images.clone(), &request)
     }
 
@@ -176,16 +176,14 @@ pub fn model_taps<'a>(student: &'a TapValues, taught: &'a Taught) -> ModelTaps<'
 #[must_use]
 pub fn sources<'a>(
     batch: &'a Batch,
-    detector: &'a dyn Detector,
+    model: &'a dyn Model,
     student: &'a Forward,
     teachers: &'a Teachers,
     taught: &'a Taught,
 ) -> Sources<'a> {
-    let mut sources =
-        Sources::new(batch, detector).predicted(STUDENT, detector, student.head.as_ref());
+    let mut sources = Sources::new(batch, model).predicted(STUDENT, model, student.head());
     for (name, forward) in taught {
-        let detector = teachers[name].detector();
-        sources = sources.predicted(name, detector, forward.head.as_ref());
+        sources = sources.predicted(name, teachers[name].model(), forward.head());
     }
     sources
 }

@@ -11,8 +11,8 @@ use tracing::{info, warn};
 use crate::config::{Config, TrainConfig};
 use crate::data::{Batch, Dataset, Epoch, Loader, LoaderOptions, Split, open};
 use crate::device::ComputeDevice;
-use crate::eval::coco::CocoMetrics;
-use crate::model::{self, Detector};
+use crate::eval::Metrics;
+use crate::model::{self, Model};
 use crate::state::hex;
 
 mod record;
@@ -87,7 +87,7 @@ pub struct Run<'a> {
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// Evaluation at the end.
-    pub metrics: CocoMetrics,
+    pub metrics: Metrics,
     /// Evaluation of the head on the maps of each method that makes some, by label, if asked for.
     pub oracles: Oracles,
     /// Median seconds of a step, by part.
@@ -99,7 +99,7 @@ pub struct Outcome {
 }
 
 /// Evaluations of the head on methods' maps, by label.
-pub type Oracles = BTreeMap<String, CocoMetrics>;
+pub type Oracles = BTreeMap<String, Metrics>;
 
 /// Hash of the settings that decide the result of a run: where files go and how many threads decode
 /// do not. Nor does the device, whose roundings differ as those of two processors do: a checkpoint of
@@ -157,7 +157,7 @@ struct Session<'a> {
     at: Progress,
     times: Vec<StepTimes>,
     zero_terms: BTreeMap<String, u64>,
-    last_evaluation: Option<(u64, CocoMetrics, Oracles)>,
+    last_evaluation: Option<(u64, Metrics, Oracles)>,
 }
 
 impl<'a> Session<'a> {
@@ -166,8 +166,9 @@ impl<'a> Session<'a> {
         let _ = memory::reset_peak();
         let config = run.config;
         let num_classes = run.datasets.train.classes().len();
-        let detector: Arc<dyn Detector> = Arc::from(model::build(&config.student, num_classes)?);
-        let options = LoaderOptions::training(&config.data, config.seed, detector.size_divisor());
+        let built = model::build(&config.student, config.task, num_classes)?;
+        let model: Arc<dyn Model> = Arc::from(built);
+        let options = LoaderOptions::training(&config.data, config.seed, model.size_divisor());
         let loader = Loader::new(Arc::clone(&run.datasets.train), options)?;
         let [total_steps, steps_per_epoch] = length(&loader, &config.train)?;
 
@@ -181,7 +182,7 @@ impl<'a> Session<'a> {
             run.label,
             config,
             run.chosen,
-            Arc::clone(&detector),
+            Arc::clone(&model),
             teachers,
             [total_steps, steps_per_epoch],
         )?;

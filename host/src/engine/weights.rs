@@ -1,10 +1,10 @@
-//! The weights of one detector: flat tensors in the order of its specs.
+//! The weights of one model: flat tensors in the order of its specs.
 
 use burn::backend::Flex;
 use burn::tensor::{Device, Tensor};
 
 use crate::kernels::is_on_host;
-use crate::model::{BatchStats, Detector, ParamSpec};
+use crate::model::{BatchStats, Model, ParamSpec};
 use crate::state::{Array, StateDict};
 
 pub use crate::values::{flat_tensor, flat_tensor_on, into_vec};
@@ -12,7 +12,7 @@ pub use crate::values::{flat_tensor, flat_tensor_on, into_vec};
 /// Momentum of running statistics, as torch.nn.BatchNorm2d's default.
 pub const BATCH_NORM_MOMENTUM: f64 = 0.1;
 
-/// Parameters and buffers of one detector, in the order of [`Detector::specs`], flat, f32, on one
+/// Parameters and buffers of one model, in the order of [`Model::specs`], flat, f32, on one
 /// plain device: the CPU's until [`ModelWeights::on`].
 ///
 /// `clone` shares the values; writing to either copies first.
@@ -22,28 +22,28 @@ pub struct ModelWeights {
     tensors: Vec<Tensor<1>>,
 }
 
-/// A state dict does not hold exactly the arrays of a detector.
+/// A state dict does not hold exactly the arrays of a model.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the state does not fit the detector: missing [{}], unexpected [{}], wrong shape [{}]; \
+    "the state does not fit the model: missing [{}], unexpected [{}], wrong shape [{}]; \
      load it with the configuration it was written with",
     missing.join(", "), unexpected.join(", "), describe(mismatched)
 )]
 pub struct WeightsError {
-    /// Names the detector has and the state lacks.
+    /// Names the model has and the state lacks.
     pub missing: Vec<String>,
-    /// Names the state has and the detector lacks.
+    /// Names the state has and the model lacks.
     pub unexpected: Vec<String>,
     /// Arrays of another shape.
     pub mismatched: Vec<ShapeMismatch>,
 }
 
-/// One array of another shape than the detector's.
+/// One array of another shape than the model's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShapeMismatch {
     /// Its name.
     pub name: String,
-    /// The detector's shape.
+    /// The model's shape.
     pub expected: Vec<usize>,
     /// The state's shape.
     pub got: Vec<usize>,
@@ -58,12 +58,12 @@ fn describe(mismatched: &[ShapeMismatch]) -> String {
 }
 
 impl ModelWeights {
-    /// Takes every array of `state`; names and shapes must be exactly the detector's.
+    /// Takes every array of `state`; names and shapes must be exactly the model's.
     ///
     /// # Errors
     /// If an array is missing, unexpected, or of another shape; all of them are listed.
-    pub fn from_state(detector: &dyn Detector, state: &StateDict) -> Result<Self, WeightsError> {
-        Self::from_specs(detector.specs(), state)
+    pub fn from_state(model: &dyn Model, state: &StateDict) -> Result<Self, WeightsError> {
+        Self::from_specs(model.specs(), state)
     }
 
     /// As [`ModelWeights::from_state`], for the specs alone.
@@ -123,7 +123,7 @@ impl ModelWeights {
     /// Where they lie.
     ///
     /// # Panics
-    /// If there is none: no detector is without weights.
+    /// If there is none: no model is without weights.
     #[must_use]
     pub fn device(&self) -> Device {
         self.tensors[0].device()
@@ -233,7 +233,7 @@ impl ModelWeights {
     /// `running = (1 - momentum) * running + momentum * batch`, as PyTorch does it, in f64 on the CPU.
     ///
     /// # Panics
-    /// If the statistics belong to another detector.
+    /// If the statistics belong to another model.
     pub fn blend_batch_stats(&mut self, stats: &[BatchStats], momentum: f64) {
         for stat in stats {
             for (index, batch) in [(stat.mean_index, &stat.mean), (stat.var_index, &stat.var)] {

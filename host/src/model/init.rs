@@ -1,6 +1,6 @@
 //! Initial weights, drawn from torchvision's distributions.
 
-use super::{Detector, Init, ParamSpec};
+use super::{Init, Model, ParamSpec};
 use crate::rng::KeyedRng;
 use crate::state::{Array, StateDict};
 
@@ -9,8 +9,8 @@ use crate::state::{Array, StateDict};
 /// Each parameter is drawn from a stream of its own, keyed by seed and name, so that a layer more
 /// or fewer changes no other layer's start.
 #[must_use]
-pub fn initial_state(detector: &dyn Detector, seed: u64) -> StateDict {
-    let entries = detector
+pub fn initial_state(model: &dyn Model, seed: u64) -> StateDict {
+    let entries = model
         .specs()
         .iter()
         .map(|spec| {

@@ -11,7 +11,7 @@ use super::layers::Builder;
 use super::pass::Pass;
 use super::resnet::{ResNet, Variant};
 use super::tap_table::map_size;
-use super::{Detector, Forward, ForwardRequest, ParamSpec, TapSpec};
+use super::{Detector, Forward, ForwardRequest, Model, Output, ParamSpec, TapSpec};
 use crate::boxes::BoxXyxy;
 use crate::config::{BoxLoss, ModelConfig};
 use crate::data::ImageTargets;
@@ -119,7 +119,7 @@ impl<R: Rules> OneStage<R> {
     }
 }
 
-impl<R: Rules> Detector for OneStage<R> {
+impl<R: Rules + 'static> Model for OneStage<R> {
     fn specs(&self) -> &[ParamSpec] {
         &self.specs
     }
@@ -158,13 +158,19 @@ impl<R: Rules> Detector for OneStage<R> {
         let pyramid = levels.iter().map(|(_, map)| map.nchw(0)).collect();
         let maps = levels.into_iter().map(|(_, map)| map).collect();
         let head = self.head.forward(&mut pass, maps);
-        pass.finish(pyramid, Some(head))
+        pass.finish(pyramid, Some(Output::Detection(head)))
     }
 
     fn head_taps(&self) -> Vec<String> {
         LEVELS.map(|level| format!("neck.p{level}")).to_vec()
     }
 
+    fn as_detector(&self) -> Option<&dyn Detector> {
+        Some(self)
+    }
+}
+
+impl<R: Rules + 'static> Detector for OneStage<R> {
     fn head(&self, weights: &[Tensor<1>], pyramid: &[Tensor<4>]) -> HeadOutput {
         let maps = pyramid.iter().cloned().map(Maps::from_nchw).collect();
         self.head.forward(&mut Pass::untapped(weights), maps)

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::Tensor;
 
-use super::{BatchStats, Forward, ForwardRequest, TapSpec, ops};
-use crate::detection::HeadOutput;
+use super::{BatchStats, Forward, ForwardRequest, Output, TapSpec, ops};
 
 /// One run through a network.
 pub(super) struct Pass<'a> {
@@ -29,7 +28,7 @@ impl<'a> Pass<'a> {
         for name in &wanted {
             assert!(
                 known.iter().any(|tap| tap.name == *name),
-                "the detector has no tap `{name}`"
+                "the model has no tap `{name}`"
             );
         }
         Pass {
@@ -92,12 +91,12 @@ impl<'a> Pass<'a> {
         self.stop_at_taps && self.taps.len() == self.wanted.len()
     }
 
-    /// The result; `pyramid` and `head` are absent if the pass stopped at its taps.
-    pub(super) fn finish(self, pyramid: Vec<Tensor<4>>, head: Option<HeadOutput>) -> Forward {
+    /// The result; `pyramid` and `output` are absent if the pass stopped at its taps.
+    pub(super) fn finish(self, pyramid: Vec<Tensor<4>>, output: Option<Output>) -> Forward {
         Forward {
             taps: self.taps,
             pyramid,
-            head,
+            output,
             batch_stats: self.batch_stats,
         }
     }

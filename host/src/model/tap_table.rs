@@ -1,6 +1,6 @@
 //! Taps of student and teacher side by side.
 
-use super::{Detector, TapSpec};
+use super::{Model, TapSpec};
 
 /// A tap at a given input size.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -35,8 +35,8 @@ pub fn map_size(input_size: [usize; 2], stride: usize) -> [usize; 2] {
 /// `[height, width]` in pixels.
 #[must_use]
 pub fn tap_table(
-    student: &dyn Detector,
-    teacher: Option<&dyn Detector>,
+    student: &dyn Model,
+    teacher: Option<&dyn Model>,
     input_size: [usize; 2],
 ) -> Vec<TapRow> {
     let shape = |tap: &TapSpec| TapShape {

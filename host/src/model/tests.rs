@@ -15,7 +15,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::fcos::Fcos;
 use super::resnet::{BlockKind, Variant};
 use super::retinanet::RetinaNet;
-use super::{Detector, ForwardRequest};
+use super::{Detector, ForwardRequest, Model};
 use crate::config::{BoxLoss, FcosConfig, ModelConfig, NormKind};
 use crate::detection::HeadOutput;
 use crate::state::{Array, StateDict};
@@ -27,6 +27,7 @@ pub(super) const DETECTORS: [&str; 2] = ["fcos", "retinanet"];
 pub(super) fn small_config() -> ModelConfig {
     ModelConfig {
         detector: "retinanet".into(),
+        segmenter: "deeplabv3".into(),
         backbone: "tiny".into(),
         tiny_width: 4,
         tiny_blocks: [1, 1, 1, 1],
@@ -148,7 +149,7 @@ pub(super) fn relative_error(out: &[f32], reference: &[f32]) -> f64 {
 }
 
 /// Weights as the engine holds a student's: leaves where trainable, else plain.
-pub(super) fn student_weights(detector: &dyn Detector, plain: Vec<Tensor<1>>) -> Vec<Tensor<1>> {
+pub(super) fn student_weights(detector: &dyn Model, plain: Vec<Tensor<1>>) -> Vec<Tensor<1>> {
     detector
         .specs()
         .iter()
@@ -177,7 +178,7 @@ pub(super) fn request(training: bool, taps: &[&str], stop_at_taps: bool) -> Forw
     }
 }
 
-pub(super) fn all_taps(detector: &dyn Detector) -> Vec<&str> {
+pub(super) fn all_taps(detector: &dyn Model) -> Vec<&str> {
     detector
         .taps()
         .iter()

@@ -5,7 +5,7 @@ use std::fmt;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{Detector, ModelError};
+use super::{Model, ModelError};
 use crate::state::{Array, StateDict};
 
 /// Names that [`LoadReport`] prints of each kind before it only counts.
@@ -95,13 +95,13 @@ fn list(f: &mut fmt::Formatter<'_>, what: &str, names: &[String]) -> fmt::Result
 /// If not a single entry fits: the file belongs to something else.
 pub fn load_into(
     state: &mut StateDict,
-    detector: &dyn Detector,
+    model: &dyn Model,
     file: &StateDict,
 ) -> Result<LoadReport, ModelError> {
     let bare = file.entries.contains_key("conv1.weight");
     let mut offered: BTreeMap<String, (&str, &Array)> = BTreeMap::new();
     let mut report = LoadReport::default();
-    let known: BTreeSet<&str> = detector
+    let known: BTreeSet<&str> = model
         .specs()
         .iter()
         .map(|spec| spec.name.as_str())
@@ -118,7 +118,7 @@ pub fn load_into(
             report.unexpected.push(earlier.to_owned());
         }
     }
-    for spec in detector.specs() {
+    for spec in model.specs() {
         match offered.remove(&spec.name) {
             None => report.missing.push(spec.name.clone()),
             Some((_, array)) if array.shape != spec.shape => report.mismatched.push(Mismatch {
@@ -144,18 +144,18 @@ pub fn load_into(
     Ok(report)
 }
 
-/// Weights on `device` in the order of [`Detector::specs`], flat and without gradient.
+/// Weights on `device` in the order of [`Model::specs`], flat and without gradient.
 ///
 /// # Errors
 /// If `state` lacks an entry or holds one of another shape.
 pub fn tensors(
-    detector: &dyn Detector,
+    model: &dyn Model,
     state: &StateDict,
     device: &Device,
 ) -> Result<Vec<Tensor<1>>, ModelError> {
     let mut report = LoadReport::default();
-    let mut weights = Vec::with_capacity(detector.specs().len());
-    for spec in detector.specs() {
+    let mut weights = Vec::with_capacity(model.specs().len());
+    for spec in model.specs() {
         match state.entries.get(&spec.name) {
             None => report.missing.push(spec.name.clone()),
             Some(array) if array.shape != spec.shape => report.mismatched.push(Mismatch {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::{Kind, Target, find, of_locations};
 use crate::data::Batch;
 use crate::detection::{Assignment, HeadOutput, LocationLosses};
-use crate::model::Detector;
+use crate::model::{Detector, Model};
 
 /// A model and what its head gave for the batch.
 #[derive(Clone, Copy)]
@@ -23,7 +23,7 @@ pub struct Prediction<'a> {
 /// kept for the other methods of the step.
 pub struct Sources<'a> {
     pub(super) batch: &'a Batch,
-    student: &'a dyn Detector,
+    student: &'a dyn Model,
     assignment: OnceCell<Cow<'a, Assignment>>,
     predictions: BTreeMap<String, Prediction<'a>>,
     losses: RefCell<BTreeMap<String, Rc<LocationLosses>>>,
@@ -33,7 +33,7 @@ pub struct Sources<'a> {
 impl<'a> Sources<'a> {
     /// Of `batch`, whose ground truth `student` assigns when that is asked for.
     #[must_use]
-    pub fn new(batch: &'a Batch, student: &'a dyn Detector) -> Self {
+    pub fn new(batch: &'a Batch, student: &'a dyn Model) -> Self {
         Sources {
             batch,
             student,
@@ -56,10 +56,10 @@ impl<'a> Sources<'a> {
     pub fn predicted(
         mut self,
         role: &str,
-        detector: &'a dyn Detector,
+        model: &'a dyn Model,
         head: Option<&'a HeadOutput>,
     ) -> Self {
-        if let Some(head) = head {
+        if let (Some(detector), Some(head)) = (model.as_detector(), head) {
             let prediction = Prediction { detector, head };
             self.predictions.insert(role.to_owned(), prediction);
         }
@@ -88,8 +88,10 @@ impl<'a> Sources<'a> {
         target
     }
 
+    /// The student, of targets that only detectors have.
     pub(super) fn student(&self) -> &'a dyn Detector {
-        self.student
+        let detector = self.student.as_detector();
+        detector.expect("a method that reads such targets is bound to detectors")
     }
 
     /// `[height, width]` of the network input.
@@ -99,8 +101,12 @@ impl<'a> Sources<'a> {
     }
 
     pub(super) fn assignment(&self) -> &Assignment {
-        self.assignment
-            .get_or_init(|| Cow::Owned(self.student.assign(self.input_size(), &self.batch.targets)))
+        self.assignment.get_or_init(|| {
+            Cow::Owned(
+                self.student()
+                    .assign(self.input_size(), &self.batch.targets),
+            )
+        })
     }
 
     pub(super) fn prediction(&self, role: &str) -> Prediction<'a> {

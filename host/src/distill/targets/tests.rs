@@ -4,7 +4,7 @@ use super::*;
 use crate::config::{Config, ModelConfig};
 use crate::data::{ImageMeta, ImageTargets};
 use crate::distill::distiller::TeacherModel;
-use crate::model::{self, Detector, ForwardRequest, map_size};
+use crate::model::{self, ForwardRequest, Model, map_size};
 
 const INPUT: [usize; 2] = [64, 96];
 
@@ -61,7 +61,7 @@ fn floats(target: &Target) -> &[f32] {
 
 #[test]
 fn labels_indices_and_masks_tell_one_assignment() {
-    let detector = model::build(&config(), 3).unwrap();
+    let detector = model::build_detector(&config(), 3).unwrap();
     let batch = batch();
     let sources = Sources::new(&batch, detector.as_ref());
     let anchors = detector.anchors(INPUT);
@@ -107,7 +107,7 @@ fn labels_indices_and_masks_tell_one_assignment() {
 
 #[test]
 fn points_are_the_centres_of_anchors() {
-    let detector = model::build(&config(), 3).unwrap();
+    let detector = model::build_detector(&config(), 3).unwrap();
     let batch = batch();
     let sources = Sources::new(&batch, detector.as_ref());
     let (anchors, points) = (sources.target("anchors_xyxy"), sources.target("points_xy"));
@@ -123,7 +123,7 @@ fn predictions_are_read_by_role_and_made_once() {
     use crate::engine::weights::ModelWeights;
     use burn::tensor::{Device, Distribution, Tensor};
 
-    let detector = model::build(&config(), 3).unwrap();
+    let detector = model::build_detector(&config(), 3).unwrap();
     let request = ForwardRequest {
         training: false,
         taps: Vec::new(),
@@ -134,7 +134,7 @@ fn predictions_are_read_by_role_and_made_once() {
         let state = model::initial_state(detector.as_ref(), seed);
         let weights = ModelWeights::from_state(detector.as_ref(), &state).unwrap();
         let forward = detector.forward(weights.tensors(), images.clone(), &request);
-        forward.head.unwrap()
+        forward.head().unwrap().clone()
     });
     let batch = batch();
     let sources = Sources::new(&batch, detector.as_ref())
@@ -162,19 +162,19 @@ fn predictions_are_read_by_role_and_made_once() {
 
 #[test]
 fn what_the_models_cannot_give_is_refused_with_its_reason() {
-    let student = model::build(&config(), 3).unwrap();
+    let student = model::build_detector(&config(), 3).unwrap();
     let other = ModelConfig {
         anchor_ratios: vec![1.0],
         ..config()
     };
-    let teacher = model::build(&other, 3).unwrap();
-    let refusal = |name: &str, teacher: Option<&dyn Detector>| {
+    let teacher = model::build_detector(&other, 3).unwrap();
+    let refusal = |name: &str, teacher: Option<&dyn Model>| {
         let manifest = serde_json::json!({"id": "m", "targets": [name]});
         let manifest: MethodManifest = serde_json::from_value(manifest).unwrap();
         check_names(&manifest).map_err(|e| e.to_string())?;
-        let teachers = teacher.map(|detector| {
+        let teachers = teacher.map(|model| {
             let model = TeacherModel {
-                detector,
+                model,
                 has_own_size: false,
             };
             ("teacher".to_owned(), model)
@@ -200,9 +200,9 @@ fn what_the_models_cannot_give_is_refused_with_its_reason() {
         ("coach.boxes_xyxy", same, "no model in the role `coach`"),
         ("teacher.task_loss", Some(teacher.as_ref()), "other places"),
     ] {
-        let message = refusal(name, teacher).unwrap_err();
+        let message = refusal(name, teacher.map(|t| t as &dyn Model)).unwrap_err();
         assert!(message.contains(needle), "{name}: {message}");
     }
-    assert_eq!(refusal("teacher.task_loss", same), Ok(()));
+    assert_eq!(refusal("teacher.task_loss", same.map(|t| t as &dyn Model)), Ok(()));
     assert_eq!(refusal("student.task_loss", None), Ok(()));
 }

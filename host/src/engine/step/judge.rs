@@ -3,21 +3,21 @@
 use burn::tensor::{Gradients, Tensor};
 
 use crate::config::Precision;
-use crate::detection::Assignment;
 use crate::engine::EngineError;
 use crate::kernels::is_on_host;
-use crate::model::{Detector, ops};
+use crate::model::{Model, Output, ops};
 use crate::values::{Values, into_vec};
 
+use super::truth::Truth;
 use super::{Accumulated, add_loss, on_pool};
 
 /// The student's head and task losses as a judge of a method's maps.
 pub(super) struct Judge<'a> {
-    pub(super) detector: &'a dyn Detector,
+    pub(super) student: &'a dyn Model,
     pub(super) leaves: &'a [Tensor<1>],
     pub(super) precision: Precision,
     /// The student's own: targets are matched once a batch.
-    pub(super) assignment: &'a Assignment,
+    pub(super) truth: &'a Truth<'a>,
     /// After the name of each loss.
     pub(super) suffix: &'a str,
     pub(super) scale: f32,
@@ -43,8 +43,10 @@ impl Judge<'_> {
                 .iter()
                 .map(|map| ops::in_precision(map.clone(), self.precision))
                 .collect();
-            let head = self.detector.head(self.leaves, &maps);
-            self.detector.losses(&head, self.assignment)
+            let detector = self.student.as_detector();
+            let detector = detector.expect("only a detector's head reads maps");
+            let head = Output::Detection(detector.head(self.leaves, &maps));
+            self.truth.losses(self.student, &head)
         });
         let total = task_total(&mut sum.losses, losses, self.suffix, self.scale, self.step)?;
         let mut gradients = on_pool(on_host, || total.backward());
@@ -92,7 +94,7 @@ pub(super) fn task_total(
             Some(total) => total + loss,
         });
     }
-    Ok(total.expect("a detector has a task loss"))
+    Ok(total.expect("a model has a task loss"))
 }
 
 /// Adds the gradients at `leaves` to `sums`.

@@ -73,9 +73,9 @@ struct Run {
 impl Run {
     fn new(config: &Config) -> Self {
         let train = open(&config.data, Split::Train).unwrap();
-        let detector = model::build(&config.student, train.classes().len()).unwrap();
+        let detector = model::build(&config.student, config.task, train.classes().len()).unwrap();
         let options = LoaderOptions::training(&config.data, 0, detector.size_divisor());
-        let detector: Arc<dyn Detector> = Arc::from(detector);
+        let detector: Arc<dyn Model> = Arc::from(detector);
         let lengths = [STEPS, STEPS];
         Run {
             learner: learner("test", config, &[], detector, Teachers::new(), lengths).unwrap(),
@@ -250,9 +250,9 @@ fn judge_and_evaluate(mut config: Config, losses: usize) {
             let mut run = Run::new(&config);
             run.steps(0..3);
             let weights = &run.learner.weights;
-            let detector = run.learner.detector.as_ref();
+            let detector = run.learner.model.as_ref();
             let batch = run.loader.epoch(0, 0).next().unwrap().unwrap();
-            let assignment = detector.assign([128, 128], &batch.targets);
+            let truth = Truth::of(detector, &batch);
             let mut sum = Accumulated {
                 student: vec![None; detector.specs().len()],
                 methods: Vec::new(),
@@ -269,10 +269,10 @@ fn judge_and_evaluate(mut config: Config, losses: usize) {
                 Tensor::<4>::from_data(data, &weights.device())
             });
             let judge = Judge {
-                detector,
+                student: detector,
                 leaves: &weights.leaves(&|_| true),
                 precision: Precision::F32,
-                assignment: &assignment,
+                truth: &truth,
                 suffix: "_maps",
                 scale: 0.5,
                 step: 0,

@@ -17,7 +17,7 @@ impl Learner {
         phase: &Phase,
         lr: f64,
     ) -> Result<(f64, Vec<(String, f64)>), EngineError> {
-        let specs = self.detector.specs();
+        let specs = self.model.specs();
         let student = specs
             .iter()
             .zip(&mut sum.student)

@@ -87,8 +87,8 @@ impl Session<'_> {
             data: &config.data,
             eval: &config.eval,
         };
-        let detector = self.learner.detector.as_ref();
-        let metrics = evaluate(detector, self.exported().tensors(), set)?.metrics;
+        let model = self.learner.model.as_ref();
+        let metrics = evaluate(model, self.exported().tensors(), set)?.metrics;
         let oracles = self.oracles(set)?;
         let mut values: BTreeMap<String, f64> = metrics
             .named()
@@ -100,11 +100,11 @@ impl Session<'_> {
             .at
             .best
             .as_ref()
-            .is_none_or(|best| metrics.ap > best.value)
+            .is_none_or(|best| metrics.main().1 > best.value)
         {
             self.at.best = Some(Best {
-                metric: "val/AP".into(),
-                value: metrics.ap,
+                metric: format!("val/{}", metrics.main().0),
+                value: metrics.main().1,
                 iter: self.at.iter,
             });
         }
@@ -120,11 +120,10 @@ impl Session<'_> {
         values.insert("time/evaluation".into(), clock.elapsed().as_secs_f64());
         self.log.record(self.at.iter, self.at.epoch, &values)?;
         let line = format!(
-            "{} epoch {}: AP {:.1} AP50 {:.1} ({:.1} s)",
+            "{} epoch {}: {} ({:.1} s)",
             self.run.label,
             self.at.epoch,
-            100.0 * metrics.ap,
-            100.0 * metrics.ap50,
+            metrics.line(),
             clock.elapsed().as_secs_f64()
         );
         self.last_evaluation = Some((self.at.iter, metrics, oracles));
@@ -146,14 +145,14 @@ impl Session<'_> {
             ..CallInfo::default()
         };
         let learner = &mut self.learner;
-        let detector = learner.detector.as_ref();
+        let model = learner.model.as_ref();
         for bound in learner.methods.iter_mut() {
             if !bound.distiller.has_maps() {
                 continue;
             }
             let (distiller, teachers) = (&mut bound.distiller, &learner.teachers);
             let weights = weights.tensors();
-            let evaluation = evaluate_oracle(detector, weights, distiller, teachers, &call, set)?;
+            let evaluation = evaluate_oracle(model, weights, distiller, teachers, &call, set)?;
             oracles.insert(bound.label.clone(), evaluation.metrics);
         }
         Ok(oracles)

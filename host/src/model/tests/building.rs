@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::model::{Init, ModelError, ParamKind, Part, TapRow, build, initial_state, tap_table};
+use crate::model::{
+    Init, ModelError, ParamKind, Part, TapRow, build_detector, initial_state, tap_table,
+};
 
 fn keys() -> serde_json::Value {
     let text = std::fs::read_to_string(golden_path("model/keys.json")).unwrap();
@@ -20,7 +22,7 @@ fn full_size(backbone: &str, norm: NormKind, trainable_layers: usize) -> Box<dyn
         trainable_layers,
         ..small_config()
     };
-    build(&config, 91).unwrap()
+    build_detector(&config, 91).unwrap()
 }
 
 #[test]
@@ -69,7 +71,10 @@ fn names_and_shapes_of_fcos_are_torchvisions() {
             },
             ..small_config()
         };
-        assert_eq!(shapes(build(&config, 91).unwrap().as_ref()), expected);
+        assert_eq!(
+            shapes(build_detector(&config, 91).unwrap().as_ref()),
+            expected
+        );
     }
 }
 
@@ -110,7 +115,7 @@ fn initial_values_follow_their_distributions() {
             fpn_channels: 64,
             ..small_config()
         };
-        let detector = build(&config, 3).unwrap();
+        let detector = build_detector(&config, 3).unwrap();
         let state = initial_state(detector.as_ref(), 11);
         for spec in detector.specs() {
             let data = &state.entries[&spec.name].data;
@@ -151,13 +156,13 @@ fn initial_values_follow_their_distributions() {
 
 #[test]
 fn a_parameter_starts_the_same_whatever_stands_beside_it() {
-    let shallow = build(&small_config(), 3).unwrap();
+    let shallow = build_detector(&small_config(), 3).unwrap();
     let config = ModelConfig {
         head_convs: 3,
         tiny_blocks: [1, 2, 1, 1],
         ..small_config()
     };
-    let deep = build(&config, 3).unwrap();
+    let deep = build_detector(&config, 3).unwrap();
     let (few, many) = (
         initial_state(shallow.as_ref(), 5),
         initial_state(deep.as_ref(), 5),
@@ -199,7 +204,7 @@ fn a_bad_configuration_names_its_key() {
     for (expected, spoil) in cases {
         let mut config = small_config();
         spoil(&mut config);
-        match build(&config, 3).err() {
+        match build_detector(&config, 3).err() {
             Some(ModelError::Config { key, reason }) => {
                 assert_eq!(key, expected, "{reason}");
                 if key == "backbone" {
@@ -213,20 +218,20 @@ fn a_bad_configuration_names_its_key() {
         }
     }
     assert!(matches!(
-        build(&small_config(), 0),
+        build_detector(&small_config(), 0),
         Err(ModelError::NoClasses)
     ));
     let config = ModelConfig {
         detector: "yolo".into(),
         ..small_config()
     };
-    let message = build(&config, 3).err().unwrap().to_string();
+    let message = build_detector(&config, 3).err().unwrap().to_string();
     assert!(message.contains("known: fcos, retinanet"), "{message}");
 }
 
 #[test]
 fn the_tap_table_sets_both_models_side_by_side() {
-    let student = build(&small_config(), 3).unwrap();
+    let student = build_detector(&small_config(), 3).unwrap();
     let teacher = full_size("resnet50", NormKind::Batch, 5);
     let rows = tap_table(student.as_ref(), Some(teacher.as_ref()), [240, 320]);
     assert_eq!(rows.len(), 6 + 5 + 4 * 5);
@@ -238,7 +243,7 @@ fn the_tap_table_sets_both_models_side_by_side() {
         detector: "fcos".into(),
         ..small_config()
     };
-    let fcos = build(&fcos, 3).unwrap();
+    let fcos = build_detector(&fcos, 3).unwrap();
     let rows = tap_table(student.as_ref(), Some(fcos.as_ref()), [240, 320]);
     let both = |row: &&TapRow| row.student.is_some() && row.teacher.is_some();
     assert_eq!(rows.iter().filter(both).count(), 6 + 5 + 4 * 5);
@@ -257,7 +262,7 @@ fn the_tap_table_sets_both_models_side_by_side() {
 
 #[test]
 fn kinds_tell_weights_from_norms_and_buffers() {
-    let detector = build(&small_config(), 3).unwrap();
+    let detector = build_detector(&small_config(), 3).unwrap();
     let kind = |name: &str| {
         let spec = detector.specs().iter().find(|spec| spec.name == name);
         spec.unwrap().kind
@@ -278,7 +283,7 @@ fn kinds_tell_weights_from_norms_and_buffers() {
         detector: "fcos".into(),
         ..small_config()
     };
-    let detector = build(&config, 3).unwrap();
+    let detector = build_detector(&config, 3).unwrap();
     for (name, expected) in [
         ("conv.0.weight", ParamKind::Weight),
         ("conv.0.bias", ParamKind::Bias),

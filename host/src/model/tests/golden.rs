@@ -89,7 +89,7 @@ fn evaluation_agrees_with_torchvision() {
         golden.compare("eval", &forward.taps);
         assert!(forward.batch_stats.is_empty());
         assert_eq!(forward.pyramid.len(), 5);
-        let head = forward.head.unwrap();
+        let head = forward.head().unwrap();
         assert_eq!(
             values(head.cls_logits.nchw(4)),
             values(forward.taps["head.cls_logits.p7"].clone())
@@ -142,7 +142,7 @@ fn gradients_agree_with_torch_and_reach_trainable_weights_alone() {
         let forward = golden
             .detector
             .forward(&weights, golden.image(), &request(true, &[], false));
-        let gradients = objective(&forward.head.unwrap()).backward();
+        let gradients = objective(forward.head().unwrap()).backward();
         let mut compared = 0;
         for (spec, weight) in golden.detector.specs().iter().zip(&weights) {
             let expected = golden.file.entries.get(&format!("grad/{}", spec.name));
@@ -176,7 +176,7 @@ fn losses_and_detections_agree_with_torchvision() {
         let forward = golden
             .detector
             .forward(&golden.weights, golden.image(), &request);
-        let head = forward.head.unwrap();
+        let head = forward.head().unwrap();
 
         let targets: Vec<ImageTargets> = (0..2)
             .map(|i| ImageTargets {
@@ -248,7 +248,7 @@ fn a_pass_that_stops_gives_the_same_taps_and_nothing_else() {
                 values(whole.taps[name].clone()),
                 "{name}"
             );
-            assert!(stopped.head.is_none() && stopped.pyramid.is_empty());
+            assert!(stopped.output.is_none() && stopped.pyramid.is_empty());
         }
     }
 }
@@ -280,7 +280,7 @@ fn the_head_alone_gives_the_whole_pass_outputs() {
         let forward = golden
             .detector
             .forward(&golden.weights, golden.image(), &request);
-        let whole = outputs(&forward.head.unwrap());
+        let whole = outputs(forward.head().unwrap());
         let alone = outputs(&golden.detector.head(&golden.weights, &forward.pyramid));
         assert_eq!((whole.len(), alone.len()), (5 * kinds, 5 * kinds));
         for (whole, alone) in whole.into_iter().zip(alone) {

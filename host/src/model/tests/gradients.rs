@@ -4,7 +4,7 @@ use burn::tensor::Device;
 
 use super::*;
 use crate::detection::HeadOutput;
-use crate::model::{build, initial_state, weights};
+use crate::model::{build_detector, initial_state, weights};
 use crate::rng::KeyedRng;
 
 /// ReLUs and max-pools that flip within the step bend the objective: up to a percent at this step for
@@ -61,7 +61,7 @@ fn check(detector: &str, names: &[&str]) {
         head_convs: 1,
         ..small_config()
     };
-    let detector = build(&config, 2).unwrap();
+    let detector = build_detector(&config, 2).unwrap();
     let mut state = initial_state(detector.as_ref(), 3);
     for (name, array) in &mut state.entries {
         // The head starts so near to zero that its outputs would drown in rounding.
@@ -75,8 +75,8 @@ fn check(detector: &str, names: &[&str]) {
     let images = Tensor::<4>::from_data(TensorData::new(pixels, [2, 3, 64, 64]), &device);
     let request = request(true, &[], false);
     let value = |weights: &[Tensor<1>]| {
-        let head = detector.forward(weights, images.clone(), &request).head;
-        objective(&head.unwrap(), &device)
+        let forward = detector.forward(weights, images.clone(), &request);
+        objective(forward.head().unwrap(), &device)
     };
 
     let leaves = student_weights(detector.as_ref(), plain.clone());

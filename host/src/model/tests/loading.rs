@@ -1,10 +1,10 @@
 //! Weight files: what matches, what does not, and older spellings.
 
 use super::*;
-use crate::model::{build, initial_state, weights};
+use crate::model::{build_detector, initial_state, weights};
 
 fn detector() -> Box<dyn Detector> {
-    build(&small_config(), 3).unwrap()
+    build_detector(&small_config(), 3).unwrap()
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_name_of_today_is_never_taken_for_an_older_one() {
         detector: "fcos".into(),
         ..small_config()
     };
-    let detector = build(&config, 3).unwrap();
+    let detector = build_detector(&config, 3).unwrap();
     let file = initial_state(detector.as_ref(), 1);
     assert!(
         file.entries

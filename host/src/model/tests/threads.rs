@@ -4,7 +4,7 @@ use burn::tensor::Device;
 
 use super::*;
 use crate::data::ImageTargets;
-use crate::model::{build, initial_state, weights};
+use crate::model::{build_detector, initial_state, weights};
 use crate::rng::KeyedRng;
 
 /// Two images whose pyramid, packed, has enough tiles for Winograd's algorithm in the head.
@@ -24,7 +24,7 @@ fn check(detector: &str) {
         fpn_channels: 16,
         ..small_config()
     };
-    let detector = build(&config, 3).unwrap();
+    let detector = build_detector(&config, 3).unwrap();
     let state = initial_state(detector.as_ref(), 7);
     let mut rng = KeyedRng::new("threads", &[0]);
     let pixels: Vec<f32> = (0..IMAGES.iter().product())
@@ -53,7 +53,7 @@ fn check(detector: &str) {
         let leaves = student_weights(detector.as_ref(), plain);
         let images = Tensor::<4>::from_data(TensorData::new(pixels.clone(), IMAGES), &device);
         let forward = detector.forward(&leaves, images, &request(true, &[], false));
-        let losses = detector.losses(&forward.head.unwrap(), &assignment);
+        let losses = detector.losses(forward.head().unwrap(), &assignment);
         let total = losses.iter().map(|(_, loss)| loss.clone());
         let total = total.reduce(|a, b| a + b).unwrap();
         let gradients = total.backward();

@@ -1,0 +1,77 @@
+//! What an evaluation gives, whatever the task.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::coco::CocoMetrics;
+
+/// Numbers of one evaluation. As JSON each task has its own keys, side by side with `protocol`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Metrics {
+    /// COCO's twelve numbers and AP by class.
+    Detection(CocoMetrics),
+}
+
+impl Metrics {
+    /// Every number under the name that reports and logs use.
+    #[must_use]
+    pub fn named(&self) -> Vec<(String, f64)> {
+        match self {
+            Metrics::Detection(m) => {
+                let named = m.named().into_iter();
+                named
+                    .map(|(name, value)| (name.to_owned(), value))
+                    .collect()
+            }
+        }
+    }
+
+    /// The number by which checkpoints are compared, larger is better.
+    #[must_use]
+    pub fn main(&self) -> (&'static str, f64) {
+        self.columns()[0]
+    }
+
+    /// The numbers of a table of models, fractions; the main one first. Negative or NaN: undefined.
+    #[must_use]
+    pub fn columns(&self) -> Vec<(&'static str, f64)> {
+        match self {
+            Metrics::Detection(m) => vec![
+                ("AP", m.ap),
+                ("AP50", m.ap50),
+                ("AP75", m.ap75),
+                ("AP_S", m.ap_small),
+                ("AP_M", m.ap_medium),
+                ("AP_L", m.ap_large),
+            ],
+        }
+    }
+
+    /// The first two columns, for a line of a log: `AP 40.1 AP50 61.0`.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let columns = self.columns().into_iter().take(2);
+        let words = columns.map(|(name, value)| format!("{name} {}", percent(value)));
+        words.collect::<Vec<String>>().join(" ")
+    }
+}
+
+/// A fraction as a table shows it: in percent, or `-` where it is undefined.
+#[must_use]
+pub fn percent(value: f64) -> String {
+    if value >= 0.0 {
+        format!("{:.1}", 100.0 * value)
+    } else {
+        "-".into()
+    }
+}
+
+impl fmt::Display for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Metrics::Detection(m) => m.fmt(f),
+        }
+    }
+}
