@@ -13,9 +13,14 @@ pub const STUDENT: &str = "student";
 /// Role of the model to learn from, and the name of the one that `[teacher]` configures.
 pub const TEACHER: &str = "teacher";
 
-/// True if `pattern` covers `name`. `*` stands for any characters within one dot-separated segment.
+/// True if `pattern` covers `name`. `*` stands for any characters within one dot-separated segment;
+/// `|` stands between patterns of which any may fit.
 #[must_use]
 pub fn matches(pattern: &str, name: &str) -> bool {
+    pattern.split('|').any(|one| one_matches(one, name))
+}
+
+fn one_matches(pattern: &str, name: &str) -> bool {
     let pattern: Vec<&str> = pattern.split('.').collect();
     let name: Vec<&str> = name.split('.').collect();
     pattern.len() == name.len()
@@ -147,6 +152,9 @@ mod tests {
             ("backbone.c3", "backbone.c4", false),
             ("*", "image", true),
             ("n*c*.p3", "neck.p3", true),
+            ("neck.*|feat.last", "neck.p3", true),
+            ("neck.*|feat.last", "feat.last", true),
+            ("neck.*|feat.last", "feat", false),
         ] {
             assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
         }

@@ -20,6 +20,7 @@ mod noise;
 mod outputs;
 mod packed;
 mod recorded;
+mod resize;
 mod standardize;
 mod state;
 mod trace;
@@ -38,6 +39,7 @@ pub use levels::Levels;
 pub use noise::Noise;
 pub use outputs::Outputs;
 pub use packed::{MapSize, Packed};
+pub use resize::resize_bilinear;
 
 use burn::module::Module;
 use burn::tensor::Device;

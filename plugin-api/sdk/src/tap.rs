@@ -37,7 +37,8 @@ impl Role {
 
 /// What a method asks to be shown: all tensors of one role whose name fits a pattern.
 ///
-/// In a pattern `*` stands for any run of characters: `neck.*`, `backbone.c5`,
+/// In a pattern `*` stands for any run of characters, and `|` stands between patterns of which any may
+/// fit: `neck.*`, `neck.*|feat.last` (a detector's or a segmenter's), `backbone.c5`,
 /// `head.cls_logits.*`. Patterns are part of the manifest, so the host knows what to compute
 /// before it runs any code of the plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

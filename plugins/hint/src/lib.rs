@@ -1,10 +1,10 @@
-//! Hint: the student's neck imitates the teacher's, element by element.
+//! Hint: the student's features imitate the teacher's, element by element (FitNets, arXiv 1412.6550).
 
 use kd_plugin::burn::tensor::{Device, Tensor};
 use kd_plugin::burn::{self, module::Module};
 use kd_plugin::{
     Connector, Connectors, DistillMethod, Inputs, Levels, MethodError, Outputs, Plan, TapPattern,
-    Taps,
+    Taps, resize_bilinear,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,8 @@ pub struct Config {
     /// Scale both maps to [0, 1] by their own minimum and maximum, per image and level, before they
     /// are compared.
     pub normalize: bool,
+    /// What becomes of student maps that have not the size of the teacher's.
+    pub resize: Resize,
     /// When student maps go through a learned 1x1 convolution first.
     pub connector: Connectors,
     /// Multiplies the loss.
@@ -38,11 +40,23 @@ pub enum Distance {
     L2,
 }
 
+/// What becomes of student maps that have not the size of the teacher's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Resize {
+    /// They are brought to the teacher's size, bilinearly with half-pixel centres, after the connector.
+    #[default]
+    Student,
+    /// They are refused.
+    Never,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Config {
             distance: Distance::default(),
             normalize: false,
+            resize: Resize::default(),
             connector: Connectors::Auto,
             loss_weight: 1.0,
         }
@@ -61,10 +75,12 @@ impl DistillMethod for Hint {
 
     const ID: &'static str = "hint";
     const TITLE: &'static str = "Feature imitation (L1, L2)";
-    const DOC: &'static str =
-        "The student's neck imitates the teacher's: mean distance a level, summed over levels.";
-    const TAPS: &'static [TapPattern] =
-        &[TapPattern::student("neck.*"), TapPattern::teacher("neck.*")];
+    const DOC: &'static str = "The student's neck (of a segmenter: its last map) imitates the teacher's: mean distance a \
+         level, summed over levels.";
+    const TAPS: &'static [TapPattern] = &[
+        TapPattern::student("neck.*|feat.last"),
+        TapPattern::teacher("neck.*|feat.last"),
+    ];
     const LOSSES: &'static [&'static str] = &["loss_hint"];
 
     fn plan(config: &Config, taps: &Taps, device: &Device) -> Result<Plan<Parts>, MethodError> {
@@ -83,9 +99,15 @@ impl DistillMethod for Hint {
                 Some(connector) => connector.forward(pair.student),
                 None => pair.student,
             };
+            let [_, _, height, width] = pair.teacher.dims();
+            let student = match config.resize {
+                Resize::Student => resize_bilinear(student, [height, width]),
+                Resize::Never => student,
+            };
             if student.dims() != pair.teacher.dims() {
                 return Err(MethodError::shape(format!(
-                    "`{}`: student {:?}, teacher {:?}; the maps must have one size",
+                    "`{}`: student {:?}, teacher {:?}; the maps must have one size, or \
+                     `resize = \"student\"`",
                     pair.name,
                     student.dims(),
                     pair.teacher.dims()

@@ -1,11 +1,13 @@
-//! Knowledge distillation on the class logits of a dense detector (arXiv 1503.02531, for detectors).
+//! Knowledge distillation on class logits (arXiv 1503.02531) of a dense detector or a segmenter.
 //!
 //! ```text
 //! L_kd = T² Σ_{i in selected} KL(p_T,i(T) ‖ p_S,i(T)) / normaliser
 //! ```
 //!
-//! `i` are locations (an anchor of a cell) of all levels and images, `p(T)` the predictions of the
-//! logits divided by the temperature `T`.
+//! `i` are locations (of a detector: an anchor of a cell) of all levels and images, `p(T)` the
+//! predictions of the logits divided by the temperature `T`.
+
+mod pixels;
 
 use kd_plugin::burn::tensor::{Device, Int, Tensor};
 use kd_plugin::burn::{self, module::Module};
@@ -24,8 +26,8 @@ pub struct Logits;
 /// Options.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Config {
-    /// What class logits mean. The heads of this host are sigmoid heads.
-    pub kl: Divergence,
+    /// What class logits mean.
+    pub kl: Kl,
     /// Divides the logits of both; the divergence is multiplied by its square.
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub temperature: f64,
@@ -40,12 +42,37 @@ pub struct Config {
     pub loss_weight: f64,
 }
 
+/// What class logits mean.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Kl {
+    /// `bernoulli` for detectors, whose heads are sigmoid heads here, `softmax` for segmenters.
+    #[default]
+    Auto,
+    /// Every class is a yes or no of its own.
+    Bernoulli,
+    /// One distribution over the classes.
+    Softmax,
+}
+
+impl Kl {
+    fn or(self, auto: Divergence) -> Divergence {
+        match self {
+            Kl::Auto => auto,
+            Kl::Bernoulli => Divergence::Bernoulli,
+            Kl::Softmax => Divergence::Softmax,
+        }
+    }
+}
+
 /// What the sum over locations is divided by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reduction {
-    /// The number of foreground locations of the batch, at least 1, as the detector's own losses.
+    /// `foreground` for detectors, `mean` for segmenters, as their own losses.
     #[default]
+    Auto,
+    /// The number of foreground locations of the batch, at least 1; of detectors alone.
     Foreground,
     /// The number of locations that count, at least 1.
     Mean,
@@ -69,7 +96,7 @@ pub enum Locations {
 impl Default for Config {
     fn default() -> Self {
         Config {
-            kl: Divergence::default(),
+            kl: Kl::default(),
             temperature: 1.0,
             reduction: Reduction::default(),
             locations: Locations::default(),
@@ -90,21 +117,30 @@ impl DistillMethod for Logits {
     const ID: &'static str = "logits";
     const TITLE: &'static str = "Knowledge distillation of class logits";
     const DOC: &'static str = "Kullback-Leibler divergence of the student's class predictions from the teacher's at every \
-         location of a dense head, arXiv 1503.02531.";
+         location of a dense head or pixel of a segmenter, arXiv 1503.02531.";
     const TAPS: &'static [TapPattern] = &[
-        TapPattern::student("head.cls_logits.*"),
-        TapPattern::teacher("head.cls_logits.*"),
+        TapPattern::student("head.cls_logits.*|logits"),
+        TapPattern::teacher("head.cls_logits.*|logits"),
     ];
     const TARGETS: &'static [&'static str] = &["assign.labels"];
     const LOSSES: &'static [&'static str] = &["loss_kd"];
     const METRICS: &'static [&'static str] = &["mean_kl", "num_fg"];
 
     fn plan(config: &Config, taps: &Taps, _: &Device) -> Result<Plan<Parts>, MethodError> {
+        let plan = Plan::new(Parts {}).loss("loss_kd", config.loss_weight);
+        config.check_temperature()?;
+        if pixels::predicts(taps) {
+            pixels::check(config, taps)?;
+            return Ok(plan.reads_targets(&[]));
+        }
         config.check(&DenseHead::of(taps)?)?;
-        Ok(Plan::new(Parts {}).loss("loss_kd", config.loss_weight))
+        Ok(plan)
     }
 
     fn forward(config: &Config, _: &Parts, inputs: &Inputs<'_>) -> Result<Outputs, MethodError> {
+        if pixels::predicts(inputs.taps()) {
+            return pixels::forward(config, inputs);
+        }
         let head = DenseHead::of(inputs.taps())?;
         let (student, teacher) = head.logits(inputs)?;
         let [images, locations, _] = student.dims();
@@ -120,10 +156,13 @@ impl DistillMethod for Logits {
         let counts = config.counts(&labels);
         let num_fg = labels.greater_equal_elem(0).float().sum();
         let num_counts = counts.clone().sum().clamp_min(1.0);
-        let kl = config.kl.kl(student, teacher, config.temperature);
+        let kl = config.kl.or(Divergence::Bernoulli);
+        let kl = kl.kl(student, teacher, config.temperature);
         let total = (kl * counts).sum();
         let loss = match config.reduction {
-            Reduction::Foreground => total.clone() / num_fg.clone().clamp_min(1.0),
+            Reduction::Auto | Reduction::Foreground => {
+                total.clone() / num_fg.clone().clamp_min(1.0)
+            }
             Reduction::Mean => total.clone() / num_counts.clone(),
             Reduction::Batch => total.clone() / images as f64,
         };
@@ -135,14 +174,18 @@ impl DistillMethod for Logits {
 }
 
 impl Config {
-    fn check(&self, head: &DenseHead) -> Result<(), MethodError> {
+    fn check_temperature(&self) -> Result<(), MethodError> {
         if !(self.temperature.is_finite() && self.temperature > 0.0) {
             return Err(MethodError::config(format!(
                 "`temperature` is {}; it must be positive",
                 self.temperature
             )));
         }
-        if self.kl == Divergence::Softmax && head.classes() == 1 {
+        Ok(())
+    }
+
+    fn check(&self, head: &DenseHead) -> Result<(), MethodError> {
+        if self.kl == Kl::Softmax && head.classes() == 1 {
             return Err(MethodError::config(
                 "`kl = \"softmax\"` over one class is always 0; use `kl = \"bernoulli\"`",
             ));

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch.nn.functional import conv2d, l1_loss, mse_loss
+from torch.nn.functional import conv2d, interpolate, l1_loss, mse_loss
 
 RANGE_EPS = 1e-6
 
@@ -35,6 +35,10 @@ CASES = [
         [(2, 3, 6, 7)],
         [(2, 5, 6, 7)],
     ),
+    # Of another stride: twice as fine, an odd factor, and coarser along one axis.
+    ("resized", {}, [(2, 4, 3, 4)], [(2, 4, 6, 8)]),
+    ("resized_connector", {"distance": "l1"}, [(2, 3, 5, 4)], [(2, 6, 7, 11)]),
+    ("resized_down", {"normalize": True}, [(1, 4, 8, 3)], [(1, 4, 5, 6)]),
 ]
 
 
@@ -57,6 +61,8 @@ def main():
                 weight = values(rng, (t.shape[1], s.shape[1], 1, 1)).requires_grad_()
                 connectors.append((weight, values(rng, (t.shape[1],)).requires_grad_()))
                 s = conv2d(s, *connectors[-1])
+            if s.shape[2:] != t.shape[2:]:
+                s = interpolate(s, t.shape[2:], mode="bilinear", align_corners=False)
             if options.get("normalize"):
                 s, t = min_max(s), min_max(t)
             distance = l1_loss if options.get("distance") == "l1" else mse_loss

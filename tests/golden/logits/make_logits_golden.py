@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from torch.nn.functional import interpolate
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 
 DEFAULTS = {
@@ -48,6 +49,14 @@ CASES = [
     ("all_ignored_mean", {"reduction": "mean"}, {"assignment": "ignored"}),
     ("all_ignored_too", {"include_ignored": True}, {"assignment": "ignored"}),
     ("saturated", {}, {"scale": 12.0}),
+]
+
+# Segmenters: name, options, student [N, K, h, w], teacher [h, w].
+PIXEL_CASES = [
+    ("pixels", {}, (2, 5, 4, 6), (4, 6)),
+    ("pixels_finer", {"temperature": 4.0}, (2, 11, 3, 4), (6, 8)),
+    ("pixels_odd", {"reduction": "batch", "temperature": 2.0}, (3, 4, 5, 4), (9, 7)),
+    ("pixels_coarser", {"kl": "softmax", "reduction": "mean"}, (1, 3, 8, 9), (4, 5)),
 ]
 
 
@@ -92,8 +101,37 @@ def run(students, teachers, labels, config, k):
     return total / normaliser[config["reduction"]], metrics
 
 
+def pixels(tensors, cases, classes):
+    for index, (name, options, shape, size) in enumerate(PIXEL_CASES):
+        rng = np.random.default_rng(8500 + index)
+        student = f64(rng.normal(size=shape) * 2.0).requires_grad_()
+        teacher = f64(rng.normal(size=(*shape[:2], *size)) * 3.0)
+        temperature = options.get("temperature", 1.0)
+        resized = interpolate(student, size, mode="bilinear", align_corners=False)
+        total = torch.zeros((), dtype=torch.float64)
+        for image in range(shape[0]):
+            for y in range(size[0]):
+                for x in range(size[1]):
+                    s, t = resized[image, :, y, x], teacher[image, :, y, x]
+                    total = total + divergence(s, t, "softmax", temperature)
+        count = shape[0] * size[0] * size[1]
+        loss = total / (shape[0] if options.get("reduction") == "batch" else count)
+        loss.backward()
+        tensors[f"{name}/loss"] = loss.detach().reshape(1)
+        mean = torch.tensor([total.item() / count], dtype=torch.float64)
+        tensors[f"{name}/metric/mean_kl"] = mean
+        # Not read by a segmenter's plan; hosts lend such targets empty.
+        tensors[f"{name}/target/assign.labels"] = torch.zeros(0, dtype=torch.long)
+        tensors[f"{name}/student/logits"] = student.detach().float()
+        tensors[f"{name}/teacher/logits"] = teacher.float()
+        tensors[f"{name}/d_student/logits"] = student.grad
+        cases[name], classes[name] = options, shape[1]
+        print(f"{name:18} {loss.item():.9f}")
+
+
 def main():
     tensors, cases, classes = {}, {}, {}
+    pixels(tensors, cases, classes)
     for index, (name, options, shape) in enumerate(CASES):
         rng = np.random.default_rng(8000 + index)
         config, shape = DEFAULTS | options, SHAPE | shape
