@@ -251,8 +251,11 @@ pub struct ModelConfig {
     /// `deeplabv3` (arXiv 1706.05587) as torchvision has it; with `deeplab.aspp` off the last map of the
     /// backbone is classified as it is.
     pub segmenter: String,
-    /// `resnet18`, `resnet34`, `resnet50`, `resnet101`, or `tiny` (see `tiny_width`, `tiny_blocks`).
-    #[schemars(extend("enum" = ["resnet18", "resnet34", "resnet50", "resnet101", "tiny"]))]
+    /// `resnet18`, `resnet34`, `resnet50`, `resnet101`, `tiny` (see `tiny_width`, `tiny_blocks`), or, of
+    /// a segmenter, `mobilenet_v2` (arXiv 1801.04381; see `mobilenet_width`).
+    #[schemars(extend("enum" = [
+        "resnet18", "resnet34", "resnet50", "resnet101", "tiny", "mobilenet_v2"
+    ]))]
     pub backbone: String,
     /// Channels of the first stage of `tiny`; stages double it.
     #[schemars(range(min = 1))]
@@ -260,6 +263,10 @@ pub struct ModelConfig {
     /// Basic blocks of each of the four stages of `tiny`.
     #[schemars(inner(range(min = 1)))]
     pub tiny_blocks: [usize; 4],
+    /// Multiplies the channels of `mobilenet_v2`, which are then rounded to multiples of 8 as
+    /// torchvision rounds them.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub mobilenet_width: f64,
     /// Channels of the pyramid and the head.
     #[schemars(range(min = 1))]
     pub fpn_channels: usize,
@@ -269,7 +276,8 @@ pub struct ModelConfig {
     /// pretrained weights.
     #[schemars(range(min = 0, max = 5))]
     pub trainable_layers: usize,
-    /// Normalisation of the backbone: `batch` or `frozen_batch`.
+    /// Normalisation of the backbone: `batch` or `frozen_batch`. The ASPP and the classifier of
+    /// `deeplabv3` have batch statistics in either case.
     pub norm: NormKind,
     /// RetinaNet's: anchor sides of the finest level in pixels; each next level doubles them.
     #[schemars(range(min = 1))]
@@ -314,6 +322,8 @@ pub struct ModelConfig {
     pub weights: PathBuf,
     /// FCOS's own settings.
     pub fcos: FcosConfig,
+    /// DeepLabV3's own settings.
+    pub deeplab: DeeplabConfig,
 }
 
 /// What FCOS has and RetinaNet has not.
@@ -332,6 +342,26 @@ pub struct FcosConfig {
     /// Groups of the head's GroupNorm (arXiv 1803.08494); divides `fpn_channels`. torchvision: 32.
     #[schemars(range(min = 1))]
     pub norm_groups: usize,
+}
+
+/// What DeepLabV3 has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeeplabConfig {
+    /// Atrous spatial pyramid pooling (arXiv 1706.05587) between backbone and classifier; off: the last
+    /// map of the backbone is classified by one 1×1 convolution.
+    pub aspp: bool,
+    /// Channels of each branch of the ASPP, of its output and of the classifier's 3×3 convolution.
+    /// torchvision: 256.
+    #[schemars(range(min = 1))]
+    pub aspp_channels: usize,
+    /// Dilations of the ASPP's three 3×3 convolutions: 6, 12, 18 for an output stride of 16, twice that
+    /// for 8 (torchvision's).
+    #[schemars(inner(range(min = 1)))]
+    pub atrous_rates: [usize; 3],
+    /// Input pixels per cell of the backbone's last map: 16, 8 or 4. Strides beyond become dilations.
+    #[schemars(extend("enum" = [4, 8, 16]))]
+    pub output_stride: usize,
 }
 
 /// Normalisation of the backbone.

@@ -80,6 +80,21 @@ pub struct Batch {
     pub targets: Vec<ImageTargets>,
     /// One an image.
     pub metas: Vec<ImageMeta>,
+    /// `[N, H, W]`: class of every pixel of the network input, [`IGNORE_LABEL`] where it is not labelled
+    /// or padded; empty where the task has none.
+    pub label_maps: Vec<u8>,
+}
+
+/// Label of a pixel that neither teaches nor is scored.
+pub const IGNORE_LABEL: u8 = 255;
+
+/// A class for every pixel of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelMap {
+    /// `[height, width]`.
+    pub size: [usize; 2],
+    /// Row-major, 0-based class indices, or [`IGNORE_LABEL`].
+    pub data: Vec<u8>,
 }
 
 /// One annotated object in pixels of the original image.

@@ -5,8 +5,7 @@ pub mod assigner;
 pub mod box_coder;
 #[cfg(test)]
 mod golden;
-mod host_values;
-mod known_gradient;
+
 mod levels;
 pub mod location_assigner;
 pub mod locations;

@@ -9,9 +9,12 @@
     reason = "vector instructions, and tasks that write disjoint parts of one output"
 )]
 
+pub mod activation;
 pub mod allocator;
+pub(crate) mod bilinear;
 mod choice;
 pub mod conv;
+pub(crate) mod cross_entropy;
 mod flex;
 pub mod focal;
 mod gemm;

@@ -7,11 +7,14 @@
 //! A new model implements [`Model`] and what its task asks for ([`Detector`]), and submits a
 //! [`DetectorEntry`] or a [`SegmenterEntry`]; it reaches kernels through [`ops`] alone.
 
+mod backbone;
+mod deeplab;
 mod fcos;
 mod fpn;
 mod head;
 mod init;
 mod layers;
+mod mobilenet;
 mod one_stage;
 pub mod ops;
 mod pass;
@@ -38,14 +41,14 @@ use crate::config::{ModelConfig, Task};
 use crate::data::ImageTargets;
 use crate::detection::{Assignment, Detections, HeadOutput, LocationLosses};
 
-/// Which part of a detector a parameter belongs to; phases freeze and scale by part.
+/// Which part of a model a parameter belongs to; phases freeze and scale by part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// Everything up to `c5`.
     Backbone,
-    /// The feature pyramid.
+    /// A detector's feature pyramid, a segmenter's ASPP.
     Neck,
-    /// Towers for classes and boxes, with what normalises them.
+    /// Towers for classes and boxes, or a segmenter's classifier, with what normalises them.
     Head,
 }
 
@@ -96,7 +99,12 @@ pub enum Init {
         /// Standard deviation.
         std: f32,
     },
-    /// He et al. 2015, fan-out, ReLU gain: torchvision's ResNet convolutions.
+    /// Uniform between minus and plus `bound`.
+    Uniform {
+        /// Largest magnitude.
+        bound: f32,
+    },
+    /// He et al. 2015, fan-out, ReLU gain: convolutions of torchvision's ResNet and MobileNetV2.
     KaimingNormalFanOut,
     /// Uniform with bound `sqrt(6 / ((1 + a²) fan_in))`, `a = 1`: torchvision's FPN.
     KaimingUniformFanIn,
@@ -131,6 +139,9 @@ pub struct TapSpec {
     /// cell; box deltas have `A*4`. RetinaNet's deltas are raw: shifts of the centre, then logarithms
     /// of sizes. FCOS (`A = 1`) gives its own after their ReLU: distances to left, top, right and
     /// bottom in sides of the location's square.
+    ///
+    /// A segmenter has `image`, `stem`, `backbone.c2..c5`, `aspp` (its output, if it has one),
+    /// `feat.last` (what the last convolution reads) and `logits` (raw, before they are enlarged).
     pub name: String,
     /// Channels.
     pub channels: usize,

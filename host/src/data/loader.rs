@@ -372,6 +372,7 @@ fn collate(samples: Vec<Sample>, divisor: usize) -> Batch {
         shape: [samples.len(), 3, height, width],
         targets: Vec::with_capacity(samples.len()),
         metas: Vec::with_capacity(samples.len()),
+        label_maps: Vec::new(),
     };
     let images = batch.images.chunks_exact_mut(3 * height * width);
     for (out, sample) in images.zip(samples) {

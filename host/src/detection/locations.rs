@@ -5,12 +5,12 @@
 
 use rayon::prelude::*;
 
-use super::host_values::HostValues;
 use super::levels::{Level, levels};
 use super::losses::{centerness_of_location, softplus};
 use super::{Assignment, BoxCoder, HeadOutput, IGNORED, LossConfig};
 use crate::boxes::{self, BoxXyxy};
 use crate::config::BoxLoss;
+use crate::host_values::HostValues;
 
 /// Task losses of each location, `[N, L]` row-major, before any normalisation over locations or
 /// images. No gradient.

@@ -2,10 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::host_values::HostValues;
 use super::levels::{Level, levels};
 use super::{BoxCoder, Detections, HeadOutput, nms};
 use crate::boxes::{self, BoxXyxy};
+use crate::host_values::HostValues;
 
 /// Thresholds and limits.
 #[derive(Clone, Copy, Debug, PartialEq)]

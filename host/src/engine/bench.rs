@@ -191,6 +191,7 @@ impl StepBench {
                 shape,
                 targets: targets.collect(),
                 metas,
+                label_maps: Vec::new(),
             }),
             step: 0,
             seed: config.seed,

@@ -14,6 +14,7 @@ mod tests;
 
 use rayon::prelude::*;
 
+pub(super) use self::term::exp_of_negative;
 use self::term::{LANES, focal_terms};
 use super::maps::{Shared, filled};
 use super::simd::{Level, Simd, simd_entry};

@@ -24,6 +24,7 @@ use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::activation::Activation;
 use super::flex::{contiguous, own_values, tensor, values};
 use super::maps::{Segment, Shared, filled, images};
 use super::norm::EPSILON;
@@ -205,7 +206,8 @@ impl GroupNormKernels for Flex {
                     let moments = kernel::moments(level, input, channels);
                     let statistics = merge(&moments, maps.groups);
                     let [scale, shift] = affine(&statistics, values(&gamma), values(&beta));
-                    kernel::apply(level, input, [&scale, &shift], None, relu, y);
+                    let activation = Activation::relu_if(relu);
+                    kernel::apply(level, input, [&scale, &shift], None, activation, y);
                     statistics
                 })
                 .collect();
@@ -235,12 +237,14 @@ impl GroupNormKernels for Flex {
                 .zip(statistics.par_chunks(maps.groups))
                 .map(|(Part { cells, floats }, statistics)| {
                     let part = |all: Shared| all.part(floats.start, floats.len());
-                    let (x, y) = (&x[floats.clone()], y.map(|y| &y[floats.clone()]));
+                    let x = &x[floats.clone()];
+                    let gate = y.map(|y| kernel::Gate::relu(&y[floats.clone()]));
                     let centres = centres(statistics, channels);
                     let centred = Some((x, &centres[..]));
-                    let sums = kernel::gradient_sums(level, part(dy), y, centred, channels, None);
+                    let sums =
+                        kernel::gradient_sums(level, part(dy), gate, centred, channels, None);
                     let [a, b, c] = factors(statistics, gamma, &sums, &centres, cells);
-                    kernel::input_gradient(level, part(dy), y, x, [&a, &b, &c], part(dx));
+                    kernel::input_gradient(level, part(dy), gate, x, [&a, &b, &c], part(dx));
                     let width = channels / maps.groups;
                     let inverse = |channel: usize| statistics[channel / width].inverse;
                     let d_gamma = sums.gx.iter().enumerate();

@@ -1,4 +1,4 @@
-//! Batch normalisation of channels-last maps as one operation, with residual and ReLU.
+//! Batch normalisation of channels-last maps as one operation, with residual and activation.
 
 pub(super) mod kernel;
 
@@ -14,6 +14,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_e
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 
+use super::activation::Activation;
 use super::flex::{contiguous, own_values, owned, tensor, values};
 use super::maps::{Shared, filled};
 use super::simd::Level;
@@ -24,7 +25,7 @@ pub const EPSILON: f64 = 1e-5;
 /// The operation as the tape sees it.
 #[backend_extension(Flex, Autodiff)]
 pub trait NormOps: Backend {
-    /// `relu?(gamma (x - mean) / sqrt(var + eps) + beta + residual)`, with `moments` `[2, C]` the mean
+    /// `activation(gamma (x - mean) / sqrt(var + eps) + beta + residual)`, with `moments` `[2, C]` the mean
     /// and biased variance of `x`; a `residual` without elements adds nothing.
     fn maps_batch_norm(
         x: FloatTensor<Self>,
@@ -32,7 +33,7 @@ pub trait NormOps: Backend {
         beta: FloatTensor<Self>,
         moments: FloatTensor<Self>,
         residual: FloatTensor<Self>,
-        relu: bool,
+        activation: Activation,
     ) -> FloatTensor<Self>;
 }
 
@@ -52,7 +53,7 @@ pub trait NormKernels: Backend {
         beta: FloatTensor<Self>,
         moments: FloatTensor<Self>,
         residual: FloatTensor<Self>,
-        relu: bool,
+        activation: Activation,
     ) -> FloatTensor<Self>;
 
     /// Gradients at `x`, `gamma`, `beta` and, if `residual`, at the residual.
@@ -69,8 +70,10 @@ pub struct Saved<B: Backend> {
     x: FloatTensor<B>,
     gamma: FloatTensor<B>,
     moments: FloatTensor<B>,
-    /// The output, where ReLU was applied.
+    /// The output, where there is an activation.
     y: Option<FloatTensor<B>>,
+    /// The activation's largest result.
+    bound: f32,
 }
 
 impl<B: Backend> Clone for Saved<B> {
@@ -80,6 +83,7 @@ impl<B: Backend> Clone for Saved<B> {
             gamma: self.gamma.clone(),
             moments: self.moments.clone(),
             y: self.y.clone(),
+            bound: self.bound,
         }
     }
 }
@@ -119,7 +123,7 @@ impl NormKernels for Flex {
         beta: FlexTensor,
         moments: FlexTensor,
         residual: FlexTensor,
-        relu: bool,
+        activation: Activation,
     ) -> FlexTensor {
         let (x, residual) = (contiguous(x), contiguous(residual));
         let (gamma, beta, moments) = (contiguous(gamma), contiguous(beta), contiguous(moments));
@@ -140,7 +144,8 @@ impl NormKernels for Flex {
         let input = values(&x);
         let write = |y: Shared| {
             let residual = Some(values(&residual)).filter(|values| !values.is_empty());
-            kernel::apply(Level::best(), input, [&scale, &shift], residual, relu, y);
+            let affine = [&scale[..], &shift];
+            kernel::apply(Level::best(), input, affine, residual, activation, y);
         };
         // SAFETY: the kernel writes every value.
         let y = unsafe { filled(input.len(), write) };
@@ -152,25 +157,29 @@ impl NormKernels for Flex {
         let mut gradient = contiguous(gradient);
         let (x, y) = (contiguous(saved.x), saved.y.map(contiguous));
         let (gamma, moments) = (contiguous(saved.gamma), contiguous(saved.moments));
-        let (x, y, moments) = (values(&x), y.as_ref().map(values), values(&moments));
+        let (x, moments) = (values(&x), values(&moments));
+        let gate = y.as_ref().map(|y| kernel::Gate {
+            y: values(y),
+            bound: saved.bound,
+        });
         let [cells, channels] = [gradient.shape()[0], gradient.shape()[1]];
         let mean = &moments[..channels];
         let shape = [cells, channels];
 
         // With a residual the gated gradient is wanted for itself; else it is gated twice.
-        let gate_once = residual && y.is_some();
+        let gate_once = residual && gate.is_some();
         let centred = Some((x, mean));
         let (sums, gate) = if gate_once {
             gradient = owned(gradient);
             let own = own_values(&mut gradient).expect("it was made our own");
             let own = Shared::new(own);
-            let sums = kernel::gradient_sums(level, own, y, centred, channels, Some(own));
+            let sums = kernel::gradient_sums(level, own, gate, centred, channels, Some(own));
             (sums, None)
         } else {
             let dy = Shared::reading(values(&gradient));
             (
-                kernel::gradient_sums(level, dy, y, centred, channels, None),
-                y,
+                kernel::gradient_sums(level, dy, gate, centred, channels, None),
+                gate,
             )
         };
 
@@ -224,9 +233,9 @@ impl NormOps for Flex {
         beta: FlexTensor,
         moments: FlexTensor,
         residual: FlexTensor,
-        relu: bool,
+        activation: Activation,
     ) -> FlexTensor {
-        <Flex as NormKernels>::forward(x, gamma, beta, moments, residual, relu)
+        <Flex as NormKernels>::forward(x, gamma, beta, moments, residual, activation)
     }
 }
 
@@ -261,7 +270,7 @@ impl<B: Backend + NormOps + NormKernels, C: CheckpointStrategy> NormOps for Auto
         beta: FloatTensor<Self>,
         moments: FloatTensor<Self>,
         residual: FloatTensor<Self>,
-        relu: bool,
+        activation: Activation,
     ) -> FloatTensor<Self> {
         let nodes = [x.node(), gamma.node(), beta.node(), residual.node()];
         let (x, gamma) = (x.into_primitive(), gamma.into_primitive());
@@ -272,13 +281,14 @@ impl<B: Backend + NormOps + NormKernels, C: CheckpointStrategy> NormOps for Auto
             beta,
             moments.clone(),
             residual.into_primitive(),
-            relu,
+            activation,
         );
         let saved = Saved {
             x,
             gamma,
             moments,
-            y: relu.then(|| y.clone()),
+            y: (activation != Activation::None).then(|| y.clone()),
+            bound: activation.bound(),
         };
         match NormBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(saved, y),
@@ -303,7 +313,7 @@ pub struct Normalized {
     pub var: Tensor<1>,
 }
 
-/// Batch normalisation (arXiv 1502.03167) by the statistics of `x`, plus `residual`, then ReLU.
+/// Batch normalisation (arXiv 1502.03167) by the statistics of `x`, plus `residual`, then `activation`.
 ///
 /// # Shapes
 /// - `x`, `residual`: `[cells, C]`; `gamma`, `beta`: `[C]`
@@ -316,7 +326,7 @@ pub fn batch_norm(
     gamma: Tensor<1>,
     beta: Tensor<1>,
     residual: Option<Tensor<2>>,
-    relu: bool,
+    activation: Activation,
 ) -> Normalized {
     let both = packed_moments(&x);
     let [_, channels] = both.dims();
@@ -329,7 +339,7 @@ pub fn batch_norm(
         beta.into_dispatch(),
         both.into_dispatch(),
         residual.into_dispatch(),
-        relu,
+        activation,
     ));
     Normalized { output, mean, var }
 }

@@ -105,8 +105,12 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `max(v, 0)`; NaN stays, as torch's.
     unsafe fn relu(v: Self::V) -> Self::V;
+    /// `min(v, bound)`; NaN stays, as torch's.
+    unsafe fn cap(v: Self::V, bound: Self::V) -> Self::V;
     /// 0 where `gate <= 0`, else `v`: also where `gate` is NaN.
     unsafe fn gate(v: Self::V, gate: Self::V) -> Self::V;
+    /// 0 where `gate >= bound`, else `v`: also where `gate` is NaN.
+    unsafe fn gate_below(v: Self::V, gate: Self::V, bound: Self::V) -> Self::V;
 }
 
 /// Plain loops.
@@ -176,8 +180,16 @@ impl Simd for Portable {
         Self::map(|i| if v[i] <= 0.0 { 0.0 } else { v[i] })
     }
     #[inline(always)]
+    unsafe fn cap(v: Self::V, bound: Self::V) -> Self::V {
+        Self::map(|i| if v[i] >= bound[i] { bound[i] } else { v[i] })
+    }
+    #[inline(always)]
     unsafe fn gate(v: Self::V, gate: Self::V) -> Self::V {
         Self::map(|i| if gate[i] <= 0.0 { 0.0 } else { v[i] })
+    }
+    #[inline(always)]
+    unsafe fn gate_below(v: Self::V, gate: Self::V, bound: Self::V) -> Self::V {
+        Self::map(|i| if gate[i] >= bound[i] { 0.0 } else { v[i] })
     }
 }
 
@@ -257,9 +269,21 @@ mod x86 {
             unsafe { _mm256_max_ps(_mm256_setzero_ps(), v) }
         }
         #[inline(always)]
+        unsafe fn cap(v: Self::V, bound: Self::V) -> Self::V {
+            // Of a number and NaN the second is taken.
+            unsafe { _mm256_min_ps(bound, v) }
+        }
+        #[inline(always)]
         unsafe fn gate(v: Self::V, gate: Self::V) -> Self::V {
             unsafe {
                 let open = _mm256_cmp_ps::<_CMP_NLE_UQ>(gate, _mm256_setzero_ps());
+                _mm256_and_ps(v, open)
+            }
+        }
+        #[inline(always)]
+        unsafe fn gate_below(v: Self::V, gate: Self::V, bound: Self::V) -> Self::V {
+            unsafe {
+                let open = _mm256_cmp_ps::<_CMP_NGE_UQ>(gate, bound);
                 _mm256_and_ps(v, open)
             }
         }
@@ -326,9 +350,21 @@ mod x86 {
             unsafe { _mm512_max_ps(_mm512_setzero_ps(), v) }
         }
         #[inline(always)]
+        unsafe fn cap(v: Self::V, bound: Self::V) -> Self::V {
+            // Of a number and NaN the second is taken.
+            unsafe { _mm512_min_ps(bound, v) }
+        }
+        #[inline(always)]
         unsafe fn gate(v: Self::V, gate: Self::V) -> Self::V {
             unsafe {
                 let open = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(gate, _mm512_setzero_ps());
+                _mm512_maskz_mov_ps(open, v)
+            }
+        }
+        #[inline(always)]
+        unsafe fn gate_below(v: Self::V, gate: Self::V, bound: Self::V) -> Self::V {
+            unsafe {
+                let open = _mm512_cmp_ps_mask::<_CMP_NGE_UQ>(gate, bound);
                 _mm512_maskz_mov_ps(open, v)
             }
         }

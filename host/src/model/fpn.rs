@@ -32,6 +32,8 @@ impl Fpn {
                 outputs: channels,
                 kernel,
                 stride,
+                dilation: 1,
+                groups: 1,
             };
             let name = format!("backbone.fpn.{name}");
             builder.conv(&name, shape, Part::Neck, Init::KaimingUniformFanIn, 0.0)

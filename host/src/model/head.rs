@@ -133,6 +133,8 @@ impl<'a> TowerBuilder<'a> {
             outputs,
             kernel: 3,
             stride: 1,
+            dilation: 1,
+            groups: 1,
         };
         let std = INIT_STD * (INIT_CHANNELS / inputs as f32).sqrt();
         let name = format!("head.{}.{name}", self.branch);

@@ -39,6 +39,10 @@ fn draw(spec: &ParamSpec, seed: u64) -> Vec<f32> {
     match spec.init {
         Init::Constant(value) => vec![value; count],
         Init::Normal { std } => fill(&mut |rng| f64::from(std) * rng.normal()),
+        Init::Uniform { bound } => {
+            let bound = f64::from(bound);
+            fill(&mut |rng| rng.range(-bound, bound))
+        }
         Init::KaimingNormalFanOut => {
             let std = (2.0 / fan(0)).sqrt();
             fill(&mut |rng| std * rng.normal())

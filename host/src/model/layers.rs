@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::ops::{self, ConvOptions2d};
+use super::ops::{self, Activation, ConvOptions2d};
 use super::pass::Pass;
 use super::{BatchStats, Init, ParamKind, ParamSpec, Part};
 use crate::config::NormKind;
@@ -14,10 +14,11 @@ use crate::maps::Maps;
 pub(super) struct Conv {
     weight: usize,
     bias: Option<usize>,
-    /// `[out, in, kernel, kernel]`.
+    /// `[out, in / groups, kernel, kernel]`.
     shape: [usize; 4],
     stride: usize,
-    padding: usize,
+    dilation: usize,
+    groups: usize,
 }
 
 impl Conv {
@@ -29,9 +30,15 @@ impl Conv {
     }
 
     fn options(&self, relu: bool) -> ConvOptions2d {
+        let [.., kernel] = self.shape;
+        // Half of what the kernel reaches over: only strides change the size of a map.
+        let padding = kernel / 2 * self.dilation;
         ConvOptions2d {
-            window: Window::square(self.shape[2], self.stride, self.padding),
-            groups: 1,
+            window: Window {
+                dilation: [self.dilation; 2],
+                ..Window::square(kernel, self.stride, padding)
+            },
+            groups: self.groups,
             relu,
         }
     }
@@ -59,19 +66,19 @@ pub(super) struct ConvNorm {
 }
 
 impl ConvNorm {
-    /// Convolution, normalisation, `residual` if there is one, ReLU if `relu`. Records the batch's
+    /// Convolution, normalisation, `residual` if there is one, `activation`. Records the batch's
     /// statistics where they normalise.
     pub(super) fn forward(
         &self,
         pass: &mut Pass<'_>,
         x: &Maps,
         residual: Option<&Maps>,
-        relu: bool,
+        activation: Activation,
     ) -> Maps {
         let (gamma, beta) = (pass.weight(self.norm.gamma), pass.weight(self.norm.beta));
         if pass.training() && self.norm.kind == NormKind::Batch {
             let y = self.conv.forward(pass, x, false);
-            let normalized = ops::batch_norm_train(&y, gamma, beta, residual, relu);
+            let normalized = ops::batch_norm_train(&y, gamma, beta, residual, activation);
             pass.record(BatchStats {
                 mean_index: self.norm.mean,
                 var_index: self.norm.var,
@@ -84,12 +91,17 @@ impl ConvNorm {
         let (scale, shift) = ops::fold_norm(gamma, beta, mean, var);
         let [out, ..] = self.conv.shape;
         let kernel = self.conv.kernel(pass) * scale.reshape([out, 1, 1, 1]);
-        let options = self.conv.options(relu && residual.is_none());
+        let rectified = activation != Activation::None;
+        let options = self.conv.options(rectified && residual.is_none());
         let y = ops::conv2d(x, kernel, Some(shift), options);
-        match residual {
-            Some(residual) if relu => ops::add_relu(&y, residual),
+        let y = match residual {
+            Some(residual) if rectified => ops::add_relu(&y, residual),
             Some(residual) => ops::add(&y, residual),
             None => y,
+        };
+        match activation {
+            Activation::Relu6 => ops::capped(&y, activation.bound()),
+            Activation::None | Activation::Relu => y,
         }
     }
 }
@@ -117,6 +129,42 @@ pub(super) struct ConvShape {
     pub(super) outputs: usize,
     pub(super) kernel: usize,
     pub(super) stride: usize,
+    /// Cells from one of the kernel's to the next.
+    pub(super) dilation: usize,
+    /// Groups of channels; as many as channels: depthwise.
+    pub(super) groups: usize,
+}
+
+impl ConvShape {
+    /// A `kernel`×`kernel` convolution that keeps the size of its map.
+    pub(super) fn new(inputs: usize, outputs: usize, kernel: usize) -> Self {
+        ConvShape {
+            inputs,
+            outputs,
+            kernel,
+            stride: 1,
+            dilation: 1,
+            groups: 1,
+        }
+    }
+
+    /// PyTorch's own start of a convolution: `kaiming_uniform_` with `a = sqrt(5)`.
+    pub(super) fn default_init(&self) -> Init {
+        let fan_in = self.inputs / self.groups * self.kernel * self.kernel;
+        Init::Uniform {
+            bound: (fan_in as f32).sqrt().recip(),
+        }
+    }
+}
+
+/// Where a normalised convolution stands, and how it starts and learns.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) part: Part,
+    /// Of the convolution; normalisation starts as the identity.
+    pub(super) init: Init,
+    pub(super) norm: NormKind,
+    pub(super) trainable: bool,
 }
 
 /// Collects the parameters of an architecture in forward order and hands out their indices.
@@ -126,7 +174,8 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    /// A convolution with bias under torchvision's `name`, padded by half its kernel.
+    /// A convolution with bias under torchvision's `name`, padded by half its kernel; all biases start
+    /// at `bias`.
     pub(super) fn conv(
         &mut self,
         name: &str,
@@ -135,35 +184,55 @@ impl Builder {
         init: Init,
         bias: f32,
     ) -> Conv {
-        let mut conv = self.conv_weight(name, shape, part, init, true);
+        self.conv_with_bias(name, shape, part, [init, Init::Constant(bias)])
+    }
+
+    /// A convolution with bias as PyTorch starts one: both uniform with bound `1 / sqrt(fan_in)`.
+    pub(super) fn default_conv(&mut self, name: &str, shape: ConvShape, part: Part) -> Conv {
+        let init = shape.default_init();
+        self.conv_with_bias(name, shape, part, [init, init])
+    }
+
+    fn conv_with_bias(
+        &mut self,
+        name: &str,
+        shape: ConvShape,
+        part: Part,
+        [weight, bias]: [Init; 2],
+    ) -> Conv {
+        let mut conv = self.conv_weight(name, shape, part, weight, true);
         conv.bias = Some(self.push(ParamSpec {
             name: format!("{name}.bias"),
             shape: vec![shape.outputs],
             kind: ParamKind::Bias,
             part,
-            init: Init::Constant(bias),
+            init: bias,
             trainable: true,
         }));
         conv
     }
 
-    /// A backbone convolution `conv` without bias, and the normalisation `norm` of its output.
+    /// A convolution `conv` without bias, and the normalisation `norm` of its output.
     pub(super) fn conv_norm(
         &mut self,
         [conv, norm]: [&str; 2],
         shape: ConvShape,
-        kind: NormKind,
-        trainable: bool,
+        place: Place,
     ) -> ConvNorm {
-        let init = Init::KaimingNormalFanOut;
-        let conv = self.conv_weight(conv, shape, Part::Backbone, init, trainable);
+        let Place {
+            part,
+            init,
+            norm: kind,
+            trainable,
+        } = place;
+        let conv = self.conv_weight(conv, shape, part, init, trainable);
         let affine = trainable && kind == NormKind::Batch;
         let mut entry = |suffix, kind, start, trainable| {
             self.push(ParamSpec {
                 name: format!("{norm}.{suffix}"),
                 shape: vec![shape.outputs],
                 kind,
-                part: Part::Backbone,
+                part,
                 init: Init::Constant(start),
                 trainable,
             })
@@ -216,7 +285,8 @@ impl Builder {
         init: Init,
         trainable: bool,
     ) -> Conv {
-        let extents = [shape.outputs, shape.inputs, shape.kernel, shape.kernel];
+        let ConvShape { kernel, groups, .. } = shape;
+        let extents = [shape.outputs, shape.inputs / groups, kernel, kernel];
         let weight = self.push(ParamSpec {
             name: format!("{name}.weight"),
             shape: extents.to_vec(),
@@ -230,7 +300,8 @@ impl Builder {
             bias: None,
             shape: extents,
             stride: shape.stride,
-            padding: shape.kernel / 2,
+            dilation: shape.dilation,
+            groups,
         }
     }
 

@@ -9,7 +9,7 @@ use super::fpn::{Fpn, LEVELS};
 use super::head::Head;
 use super::layers::Builder;
 use super::pass::Pass;
-use super::resnet::{ResNet, Variant};
+use super::resnet::{Placement, ResNet, Variant};
 use super::tap_table::map_size;
 use super::{Detector, Forward, ForwardRequest, Model, Output, ParamSpec, TapSpec};
 use crate::boxes::BoxXyxy;
@@ -84,11 +84,17 @@ impl<R: Rules> OneStage<R> {
             rules,
         } = design;
         let mut builder = Builder::default();
-        let backbone = ResNet::new(&mut builder, &variant, config.norm, config.trainable_layers);
+        let backbone = ResNet::new(
+            &mut builder,
+            &variant,
+            Placement::DETECTOR,
+            config.norm,
+            config.trainable_layers,
+        );
         let [_, c3, c4, c5] = variant.channels();
         let neck = Fpn::new(&mut builder, [c3, c4, c5], config.fpn_channels);
         let head = head(&mut builder);
-        let mut taps = ResNet::taps(&variant);
+        let mut taps = ResNet::taps(&variant, Placement::DETECTOR);
         taps.extend(Fpn::taps(config.fpn_channels));
         taps.extend(head.taps());
         OneStage {

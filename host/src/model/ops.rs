@@ -12,11 +12,12 @@ use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions, MaxPoo
 use burn::tensor::{DType, FloatDType, Tensor, activation};
 
 use crate::config::Precision;
+pub use crate::kernels::activation::Activation;
 use crate::kernels::conv::{self, Conv, Window};
 use crate::kernels::{
     group_norm as groups_of_maps, is_for_kernels, is_on_host, norm, pool, resample, residual,
 };
-use crate::maps::Maps;
+use crate::maps::{Maps, Segment};
 
 /// Epsilon of torch's `BatchNorm2d` and `GroupNorm` and of torchvision's `FrozenBatchNorm2d`.
 pub const NORM_EPS: f64 = norm::EPSILON;
@@ -114,7 +115,7 @@ pub struct Normalized {
 }
 
 /// Batch normalisation by the statistics of the batch (arXiv 1502.03167), plus `residual`, then
-/// ReLU if `relu`.
+/// `activation`.
 ///
 /// # Shapes
 /// - `x`, `residual`: maps of `C` channels; `gamma`, `beta`: `[C]`
@@ -130,7 +131,7 @@ pub fn batch_norm_train(
     gamma: Tensor<1>,
     beta: Tensor<1>,
     residual: Option<&Maps>,
-    relu: bool,
+    activation: Activation,
 ) -> Normalized {
     let [count, channels] = x.cells().dims();
     assert!(
@@ -141,7 +142,7 @@ pub fn batch_norm_train(
     );
     let residual = residual.map(|residual| residual.cells().clone());
     let (output, mean, var) = if is_for_kernels(x.cells()) {
-        let result = norm::batch_norm(x.cells().clone(), gamma, beta, residual, relu);
+        let result = norm::batch_norm(x.cells().clone(), gamma, beta, residual, activation);
         (result.output, result.mean, result.var)
     } else {
         let column = in_f32(x.cells().clone()).reshape([count, channels, 1, 1]);
@@ -151,7 +152,12 @@ pub fn batch_norm_train(
         if let Some(residual) = residual {
             y = y + residual;
         }
-        let y = if relu { activation::relu(y) } else { y };
+        if activation != Activation::None {
+            y = activation::relu(y);
+        }
+        if activation == Activation::Relu6 {
+            y = capped_cells(y, activation.bound());
+        }
         (y, result.mean.inner(), result.variance.inner())
     };
     let unbias = count as f64 / (count - 1) as f64;
@@ -232,6 +238,19 @@ pub fn relu(x: &Maps) -> Maps {
     Maps::new(activation::relu(x.cells().clone()), x.segments().clone())
 }
 
+/// `min(x, bound)`: the upper end of an activation where it could not be fused; the gradient is 0 from
+/// `bound` on, as torch's.
+#[must_use]
+pub fn capped(x: &Maps, bound: f32) -> Maps {
+    let cells = capped_cells(x.cells().clone(), bound);
+    Maps::new(cells, x.segments().clone())
+}
+
+fn capped_cells(x: Tensor<2>, bound: f32) -> Tensor<2> {
+    let above = x.clone().greater_equal_elem(bound);
+    x.mask_fill(above, bound)
+}
+
 /// `x + y`, of equal sizes.
 #[must_use]
 pub fn add(x: &Maps, y: &Maps) -> Maps {
@@ -273,4 +292,24 @@ pub fn upsample_add(fine: &Maps, coarse: &Maps) -> Maps {
     }
     let options = InterpolateOptions::new(InterpolateMode::Nearest).with_output_size([to.h, to.w]);
     Maps::from_nchw(fine.nchw(0) + module::interpolate(coarse.nchw(0), options))
+}
+
+/// Mean of every channel over the cells of each image: maps of one cell.
+#[must_use]
+pub fn image_means(x: &Maps) -> Maps {
+    let Segment { n, h, w } = x.segment();
+    let channels = x.channels();
+    let dtype = x.cells().dtype();
+    let cells = in_f32(x.cells().clone()).reshape([n, h * w, channels]);
+    let means = cells.mean_dim(1).reshape([n, channels]);
+    Maps::new(as_type(means, dtype), [Segment::new(n, 1, 1)])
+}
+
+/// Maps of one cell, each spread over all cells of an image of `to`.
+#[must_use]
+pub fn spread(x: &Maps, to: Segment) -> Maps {
+    let channels = x.channels();
+    let cells = x.cells().clone().reshape([to.n, 1, channels]);
+    let cells = cells.expand([to.n, to.h * to.w, channels]);
+    Maps::new(cells.reshape([to.cells(), channels]), [to])
 }

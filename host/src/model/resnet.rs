@@ -1,16 +1,40 @@
 //! ResNet backbones (arXiv 1512.03385) as torchvision builds them: v1.5, stride on the 3×3.
+//!
+//! An output stride below 32 is torchvision's `replace_stride_with_dilation`: a stage whose stride is
+//! replaced doubles the dilation of its 3×3 convolutions, but for its first block, which keeps that of
+//! the stage before. torchvision refuses that for basic blocks; here they follow the same rule with both
+//! of their convolutions.
 
 use burn::tensor::Tensor;
 
-use super::layers::{Builder, ConvNorm, ConvShape};
-use super::ops;
+use super::layers::{Builder, ConvNorm, ConvShape, Place};
+use super::ops::{self, Activation};
 use super::pass::Pass;
-use super::{ModelError, TapSpec};
+use super::{Init, ModelError, Part, TapSpec};
 use crate::config::{ModelConfig, NormKind};
 use crate::maps::Maps;
 
-/// Where torchvision's detectors keep the backbone.
-const PREFIX: &str = "backbone.body";
+/// Where a backbone stands in its model.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Placement {
+    /// What its parameters' names begin with.
+    pub(super) prefix: &'static str,
+    /// Input pixels per cell of the last map; strides beyond it become dilations.
+    pub(super) output_stride: usize,
+}
+
+impl Placement {
+    /// In torchvision's detectors.
+    pub(super) const DETECTOR: Placement = Placement {
+        prefix: "backbone.body",
+        output_stride: 32,
+    };
+
+    /// Input pixels per cell of `c2..c5`.
+    pub(super) fn strides(self) -> [usize; 4] {
+        [4, 8, 16, 32].map(|stride: usize| stride.min(self.output_stride))
+    }
+}
 
 /// Residual block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +79,21 @@ impl Variant {
                     width: config.tiny_width,
                 });
             }
+            "mobilenet_v2" => {
+                return Err(ModelError::Config {
+                    key: "backbone",
+                    reason:
+                        "detectors have no `mobilenet_v2`, segmenters alone do; known: resnet18, \
+                             resnet34, resnet50, resnet101, tiny"
+                            .into(),
+                });
+            }
             other => {
                 return Err(ModelError::Config {
                     key: "backbone",
                     reason: format!(
                         "unknown backbone `{other}`; known: resnet18, resnet34, resnet50, \
-                         resnet101, tiny"
+                         resnet101, tiny, mobilenet_v2 (of a segmenter)"
                     ),
                 });
             }
@@ -89,15 +122,15 @@ struct Block {
 impl Block {
     fn forward(&self, pass: &mut Pass<'_>, x: &Maps) -> Maps {
         let identity = match &self.downsample {
-            Some(downsample) => downsample.forward(pass, x, None, false),
+            Some(downsample) => downsample.forward(pass, x, None, Activation::None),
             None => x.clone(),
         };
         let (last, convs) = self.convs.split_last().expect("a block has convolutions");
         let mut out = x.clone();
         for conv in convs {
-            out = conv.forward(pass, &out, None, true);
+            out = conv.forward(pass, &out, None, Activation::Relu);
         }
-        last.forward(pass, &out, Some(&identity), true)
+        last.forward(pass, &out, Some(&identity), Activation::Relu)
     }
 }
 
@@ -113,37 +146,50 @@ impl ResNet {
     pub(super) fn new(
         builder: &mut Builder,
         variant: &Variant,
+        placement: Placement,
         norm: NormKind,
         trainable_layers: usize,
     ) -> Self {
-        let stem = builder.conv_norm(
-            [&format!("{PREFIX}.conv1"), &format!("{PREFIX}.bn1")],
-            ConvShape {
-                inputs: 3,
-                outputs: variant.width,
-                kernel: 7,
-                stride: 2,
-            },
+        let prefix = placement.prefix;
+        let place = |trainable| Place {
+            part: Part::Backbone,
+            init: Init::KaimingNormalFanOut,
             norm,
-            trainable_layers >= 5,
+            trainable,
+        };
+        let stem = builder.conv_norm(
+            [&format!("{prefix}.conv1"), &format!("{prefix}.bn1")],
+            ConvShape {
+                stride: 2,
+                ..ConvShape::new(3, variant.width, 7)
+            },
+            place(trainable_layers >= 5),
         );
         let mut inputs = variant.width;
+        let mut dilation = 1;
+        let strides = placement.strides();
         let stages = std::array::from_fn(|stage| {
             let planes = variant.width << stage;
-            let trainable = trainable_layers >= 4 - stage;
+            let place = place(trainable_layers >= 4 - stage);
+            let dilated = stage > 0 && strides[stage] == strides[stage - 1];
+            let before = dilation;
+            if dilated {
+                dilation *= 2;
+            }
             (0..variant.blocks[stage])
                 .map(|block| {
-                    let stride = if stage > 0 && block == 0 { 2 } else { 1 };
-                    let name = format!("{PREFIX}.layer{}.{block}", stage + 1);
+                    let first = block == 0;
+                    let stride = if stage > 0 && first && !dilated { 2 } else { 1 };
+                    let dilation = if first { before } else { dilation };
+                    let name = format!("{prefix}.layer{}.{block}", stage + 1);
                     let mut add = |names: [&str; 2], inputs, outputs, kernel, stride| {
                         let shape = ConvShape {
-                            inputs,
-                            outputs,
-                            kernel,
                             stride,
+                            dilation,
+                            ..ConvShape::new(inputs, outputs, kernel)
                         };
                         let names = names.map(|part| format!("{name}.{part}"));
-                        builder.conv_norm([&names[0], &names[1]], shape, norm, trainable)
+                        builder.conv_norm([&names[0], &names[1]], shape, place)
                     };
                     let outputs = planes * variant.block.expansion();
                     let convs = match variant.block {
@@ -171,7 +217,7 @@ impl ResNet {
 
     /// `image` (the network's input), `stem` (after the ReLU, before the max-pool) and
     /// `backbone.c2..c5`.
-    pub(super) fn taps(variant: &Variant) -> Vec<TapSpec> {
+    pub(super) fn taps(variant: &Variant, placement: Placement) -> Vec<TapSpec> {
         let tap = |name: &str, channels, stride| TapSpec {
             name: name.to_owned(),
             channels,
@@ -179,23 +225,20 @@ impl ResNet {
         };
         let mut taps = vec![tap("image", 3, 1), tap("stem", variant.width, 2)];
         for (stage, channels) in variant.channels().into_iter().enumerate() {
-            taps.push(tap(
-                &format!("backbone.c{}", stage + 2),
-                channels,
-                4 << stage,
-            ));
+            let name = format!("backbone.c{}", stage + 2);
+            taps.push(tap(&name, channels, placement.strides()[stage]));
         }
         taps
     }
 
-    /// `[N, 3, H, W]` to `c3, c4, c5` of strides 8, 16, 32; `None` if the pass stopped before.
+    /// `[N, 3, H, W]` to `c3, c4, c5`; `None` if the pass stopped before.
     pub(super) fn forward(&self, pass: &mut Pass<'_>, images: Tensor<4>) -> Option<[Maps; 3]> {
         pass.offer("image", || images.clone());
         if pass.done() {
             return None;
         }
         let images = Maps::from_nchw(images);
-        let stem = self.stem.forward(pass, &images, None, true);
+        let stem = self.stem.forward(pass, &images, None, Activation::Relu);
         pass.offer("stem", || stem.nchw(0));
         if pass.done() {
             return None;

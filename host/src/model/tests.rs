@@ -6,6 +6,7 @@ mod golden;
 mod gradients;
 mod group_norm;
 mod loading;
+mod segmenters;
 mod threads;
 
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use super::fcos::Fcos;
 use super::resnet::{BlockKind, Variant};
 use super::retinanet::RetinaNet;
 use super::{Detector, ForwardRequest, Model};
-use crate::config::{BoxLoss, FcosConfig, ModelConfig, NormKind};
+use crate::config::{BoxLoss, DeeplabConfig, FcosConfig, ModelConfig, NormKind, Task};
 use crate::detection::HeadOutput;
 use crate::state::{Array, StateDict};
 
@@ -31,6 +32,7 @@ pub(super) fn small_config() -> ModelConfig {
         backbone: "tiny".into(),
         tiny_width: 4,
         tiny_blocks: [1, 1, 1, 1],
+        mobilenet_width: 1.0,
         fpn_channels: 8,
         head_convs: 2,
         trainable_layers: 5,
@@ -54,7 +56,26 @@ pub(super) fn small_config() -> ModelConfig {
             center_sampling_radius: 1.5,
             norm_groups: 4,
         },
+        deeplab: DeeplabConfig {
+            aspp: true,
+            aspp_channels: 8,
+            atrous_rates: [1, 2, 3],
+            output_stride: 8,
+        },
     }
+}
+
+/// A small segmenter on `backbone`.
+pub(super) fn segmenter_config(backbone: &str) -> ModelConfig {
+    ModelConfig {
+        backbone: backbone.into(),
+        mobilenet_width: 0.25,
+        ..small_config()
+    }
+}
+
+pub(super) fn build_segmenter(config: &ModelConfig, num_classes: usize) -> Box<dyn Model> {
+    crate::model::build(config, Task::Segmentation, num_classes).unwrap()
 }
 
 /// The networks whose reference values stand under `tests/golden`.

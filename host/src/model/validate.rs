@@ -20,6 +20,7 @@ pub(super) fn validate(config: &ModelConfig, num_classes: usize) -> Result<(), M
         ("topk_candidates", config.topk_candidates),
         ("detections_per_image", config.detections_per_image),
         ("fcos.norm_groups", config.fcos.norm_groups),
+        ("deeplab.aspp_channels", config.deeplab.aspp_channels),
     ] {
         require(key, value >= 1, || {
             format!("got {value}, expected 1 or more")
@@ -78,6 +79,21 @@ pub(super) fn validate(config: &ModelConfig, num_classes: usize) -> Result<(), M
         "fcos.center_sampling_radius",
         radius.is_finite() && radius > 0.0,
         || format!("got {radius}, expected a positive number"),
+    )?;
+    require(
+        "mobilenet_width",
+        config.mobilenet_width.is_finite() && config.mobilenet_width > 0.0,
+        || format!("got {}, expected a positive number", config.mobilenet_width),
+    )?;
+    let rates = config.deeplab.atrous_rates;
+    require("deeplab.atrous_rates", !rates.contains(&0), || {
+        format!("got {rates:?}, expected 1 or more for each of the three convolutions")
+    })?;
+    let stride = config.deeplab.output_stride;
+    require(
+        "deeplab.output_stride",
+        [4, 8, 16].contains(&stride),
+        || format!("got {stride}, expected 16, 8 or 4"),
     )?;
     let (bg, fg) = (config.bg_iou_threshold, config.fg_iou_threshold);
     require("bg_iou_threshold", bg <= fg, || {

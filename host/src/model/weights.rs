@@ -87,8 +87,8 @@ fn list(f: &mut fmt::Formatter<'_>, what: &str, names: &[String]) -> fmt::Result
 /// Copies what fits from `file` into `state`, which holds every entry of the architecture.
 ///
 /// Understood are torchvision's detector names, those of its checkpoints from before 0.14
-/// (`fpn.inner_blocks.0.weight`, `conv.2.weight`), and a bare classifier's (`layer1.0.conv1.weight`),
-/// which fills the backbone. torchvision runs one file, its RetinaNet `COCO_V1`, with a normalisation
+/// (`fpn.inner_blocks.0.weight`, `conv.2.weight`), those of its segmenters, and a bare classifier's
+/// (`layer1.0.conv1.weight`, `features.1.conv.0.0.weight`), which fills the backbone. torchvision runs one file, its RetinaNet `COCO_V1`, with a normalisation
 /// epsilon of 0 in place of [`super::ops::NORM_EPS`]; that is not reproduced here.
 ///
 /// # Errors
@@ -98,7 +98,6 @@ pub fn load_into(
     model: &dyn Model,
     file: &StateDict,
 ) -> Result<LoadReport, ModelError> {
-    let bare = file.entries.contains_key("conv1.weight");
     let mut offered: BTreeMap<String, (&str, &Array)> = BTreeMap::new();
     let mut report = LoadReport::default();
     let known: BTreeSet<&str> = model
@@ -106,6 +105,14 @@ pub fn load_into(
         .iter()
         .map(|spec| spec.name.as_str())
         .collect();
+    // Where this model keeps the backbone that a bare classifier fills.
+    let bare = file.entries.contains_key("conv1.weight").then(|| {
+        if known.contains("backbone.conv1.weight") {
+            "backbone"
+        } else {
+            "backbone.body"
+        }
+    });
     for (name, array) in &file.entries {
         // One detector's older name is another's name of today.
         let current = if known.contains(name.as_str()) {
@@ -174,13 +181,16 @@ pub fn tensors(
     Ok(weights)
 }
 
-/// The name that today's torchvision detector gives to the parameter `name`.
-fn current_name(name: &str, bare_backbone: bool) -> String {
-    if bare_backbone {
-        return format!("backbone.body.{name}");
+/// The name that today's torchvision model gives to the parameter `name`; `bare` is where it keeps the
+/// backbone that the file is.
+fn current_name(name: &str, bare: Option<&str>) -> String {
+    if let Some(backbone) = bare {
+        return format!("{backbone}.{name}");
     }
     let parts: Vec<&str> = name.split('.').collect();
     match parts.as_slice() {
+        // MobileNetV2's classifier has its layers in a sequence of that name.
+        ["features", rest @ ..] => format!("backbone.{}", rest.join(".")),
         // A pyramid block was a convolution, and is now a sequence that begins with one.
         [
             "backbone",

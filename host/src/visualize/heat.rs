@@ -134,6 +134,7 @@ mod tests {
                 size: [2, 4],
                 flipped: false,
             }],
+            label_maps: vec![],
         };
         Scene::new(&batch, &transform)
     }

@@ -13,7 +13,7 @@ use crate::exit_code;
 use crate::kernels::conv::Window;
 use crate::kernels::focal::{Anchors, BACKGROUND, Focal, focal_loss};
 use crate::maps::{Maps, Segment};
-use crate::model::ops::{self, ConvOptions2d};
+use crate::model::ops::{self, Activation, ConvOptions2d};
 
 /// Arguments of `bench op`.
 #[derive(Clone, Debug, Args)]
@@ -164,7 +164,7 @@ impl Op {
                 let x = maps(x, true);
                 Box::new(move || {
                     let (gamma, beta) = (gamma.clone(), beta.clone());
-                    ops::batch_norm_train(&x, gamma, beta, None, false).output
+                    ops::batch_norm_train(&x, gamma, beta, None, Activation::None).output
                 })
             }
             Spec::MaxPool { x } => {

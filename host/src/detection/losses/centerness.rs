@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, TensorData, activation};
 use super::boxes::{Foreground, connected_zero};
 use crate::boxes::BoxXyxy;
 use crate::detection::BoxCoder;
-use crate::detection::known_gradient::with_known_gradient;
+use crate::known_gradient::with_known_gradient;
 use crate::maps::Maps;
 
 /// Cross-entropy of the foreground, weighted; see [`super::fcos_losses`].

@@ -3,12 +3,12 @@
 use burn::tensor::{Int, Tensor, TensorData, activation};
 
 use super::LossConfig;
-use crate::detection::host_values::HostValues;
-use crate::detection::known_gradient::with_known_gradient;
 use crate::detection::levels::Level;
 use crate::detection::{Assignment, HeadOutput, IGNORED};
+use crate::host_values::HostValues;
 use crate::kernels::focal::{Anchors, Focal, focal_loss as focal_kernel};
 use crate::kernels::is_for_kernels;
+use crate::known_gradient::with_known_gradient;
 
 /// Focal loss summed over levels; see [`super::retinanet_losses`].
 pub(super) fn focal_loss(

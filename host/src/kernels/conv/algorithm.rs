@@ -170,6 +170,6 @@ pub(crate) fn epilogue_gradient(
     o: usize,
     write: Option<Shared>,
 ) -> Vec<f32> {
-    let sums = norm::gradient_sums(Level::best(), dy, y, None, o, write);
+    let sums = norm::gradient_sums(Level::best(), dy, y.map(norm::Gate::relu), None, o, write);
     sums.g.iter().map(|&g| g as f32).collect()
 }

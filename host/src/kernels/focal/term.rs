@@ -38,12 +38,13 @@ pub(super) fn focal_terms(
 
 /// `e^x` for `x <= 0`: `2^n · e^r` with `|r| <= ln 2 / 2`, the coefficients of Cephes' `expf`.
 #[inline(always)]
-fn exp_of_negative(x: f32) -> f32 {
+pub(in crate::kernels) fn exp_of_negative(x: f32) -> f32 {
     /// Adding it leaves `n` in the low bits of the sum: 1.5 · 2²³.
     const ROUNDER: f32 = 12_582_912.0;
     /// ln 2 in two parts, so that `n` times the first is exact.
     const LN_2: [f32; 2] = [355.0 / 512.0, -2.121_944_4e-4];
-    let x = if x > SMALLEST { x } else { SMALLEST };
+    // In this order NaN stays.
+    let x = if x < SMALLEST { SMALLEST } else { x };
     let shifted = x * std::f32::consts::LOG2_E + ROUNDER;
     let n = shifted - ROUNDER;
     let r = (x - n * LN_2[0]) - n * LN_2[1];

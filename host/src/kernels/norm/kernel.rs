@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! y  = relu(γ (x − μ) / √(σ² + ε) + β + residual)          σ² biased
-//! g  = dy unless y <= 0                                   = d_residual
+//! g  = dy unless y <= 0, or y >= 6 of a ReLU up to 6      = d_residual
 //! dβ = Σ g      dγ = Σ g x̂      dx = γ/√(σ² + ε) · (g − dβ/M − x̂ dγ/M)
 //! ```
 //! Forward and backward read their maps twice each: once for sums over the cells, once to write.
@@ -10,6 +10,7 @@
 
 use rayon::prelude::*;
 
+use crate::kernels::activation::Activation;
 use crate::kernels::maps::Shared;
 use crate::kernels::simd::{Level, Simd, simd_entry};
 
@@ -135,13 +136,13 @@ unsafe fn block_moments_at<S: Simd>(
     }
 }
 
-/// `y = relu?(x * scale + shift + residual?)`, `scale` and `shift` one a channel.
+/// `y = activation(x * scale + shift + residual?)`, `scale` and `shift` one a channel.
 pub(crate) fn apply(
     level: Level,
     x: &[f32],
     [scale, shift]: [&[f32]; 2],
     residual: Option<&[f32]>,
-    relu: bool,
+    activation: Activation,
     y: Shared,
 ) {
     let channels = scale.len();
@@ -159,7 +160,7 @@ pub(crate) fn apply(
                 let (x, y) = (x[start..start + len].as_ptr(), y.at(start));
                 let (scale, shift) = (scale.as_ptr(), shift.as_ptr());
                 let extent = [len / channels, channels];
-                apply_block(level, x, extent, [scale, shift], residual, relu, y);
+                apply_block(level, x, extent, [scale, shift], residual, activation, y);
             }
         });
 }
@@ -172,7 +173,7 @@ simd_entry! {
         extent: [usize; 2],
         affine: [*const f32; 2],
         residual: *const f32,
-        relu: bool,
+        activation: Activation,
         y: *mut f32,
     ) = apply_block_at
 }
@@ -185,7 +186,7 @@ unsafe fn apply_block_at<S: Simd>(
     [cells, channels]: [usize; 2],
     [scale, shift]: [*const f32; 2],
     residual: *const f32,
-    relu: bool,
+    activation: Activation,
     y: *mut f32,
 ) {
     // SAFETY: passed on; the last channels are masked.
@@ -199,8 +200,10 @@ unsafe fn apply_block_at<S: Simd>(
                 if !residual.is_null() {
                     v = S::add(v, S::load_upto(residual.add(at + c), n));
                 }
-                if relu {
-                    v = S::relu(v);
+                match activation {
+                    Activation::None => {}
+                    Activation::Relu => v = S::relu(v),
+                    Activation::Relu6 => v = S::cap(S::relu(v), S::splat(activation.bound())),
                 }
                 S::store_upto(y.add(at + c), v, n);
             }
@@ -217,18 +220,44 @@ pub(crate) struct Sums {
     pub(crate) gx: Vec<f64>,
 }
 
-/// Sums of `g = dy` (unless `y <= 0`, if `y` is given) and of `g (x - mean)`, by channel.
+/// Output of an activation, and where it ends: its gradient is 0 where `y <= 0` and where
+/// `y >= bound`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gate<'a> {
+    pub(crate) y: &'a [f32],
+    /// Infinity where the activation has no upper end.
+    pub(crate) bound: f32,
+}
+
+impl<'a> Gate<'a> {
+    /// Of ReLU.
+    pub(crate) fn relu(y: &'a [f32]) -> Self {
+        Gate {
+            y,
+            bound: f32::INFINITY,
+        }
+    }
+
+    /// Start of the block at `start` and the bound; null and infinity without a gate.
+    fn block(gate: Option<Self>, start: usize, len: usize) -> (*const f32, f32) {
+        gate.map_or((std::ptr::null(), f32::INFINITY), |gate| {
+            (gate.y[start..start + len].as_ptr(), gate.bound)
+        })
+    }
+}
+
+/// Sums of `g = dy` (closed by the gate, if there is one) and of `g (x - mean)`, by channel.
 ///
 /// With `write`, `g` is written there; it may be `dy`'s own memory.
 pub(crate) fn gradient_sums(
     level: Level,
     dy: Shared,
-    y: Option<&[f32]>,
+    gate: Option<Gate<'_>>,
     centred: Option<(&[f32], &[f32])>,
     channels: usize,
     write: Option<Shared>,
 ) -> Sums {
-    assert!(y.is_none_or(|y| y.len() == dy.len()));
+    assert!(gate.is_none_or(|gate| gate.y.len() == dy.len()));
     assert!(centred.is_none_or(|(x, mean)| x.len() == dy.len() && mean.len() == channels));
     assert!(write.is_none_or(|w| w.len() == dy.len()));
     let block = block_cells(channels) * channels;
@@ -243,9 +272,11 @@ pub(crate) fn gradient_sums(
             let (g, gx) = partial.split_at_mut(channels);
             // SAFETY: the block belongs to this task alone; extents were checked.
             unsafe {
+                let (y, bound) = Gate::block(gate, start, len);
                 let maps = GradientMaps {
                     dy: dy.at(start),
-                    y: y.map_or(std::ptr::null(), part),
+                    y,
+                    bound,
                     x: centred.map_or(std::ptr::null(), |(x, _)| part(x)),
                     mean: centred.map_or(std::ptr::null(), |(_, mean)| mean.as_ptr()),
                     write: write.map_or(std::ptr::null_mut(), |w| w.at(start)),
@@ -272,6 +303,8 @@ pub(crate) fn gradient_sums(
 struct GradientMaps {
     dy: *const f32,
     y: *const f32,
+    /// Where the gate closes above.
+    bound: f32,
     x: *const f32,
     mean: *const f32,
     write: *mut f32,
@@ -309,7 +342,8 @@ unsafe fn sum_block_at<S: Simd>(
                 let at = cell * channels + c;
                 let mut g = S::load_upto(maps.dy.add(at), n);
                 if !maps.y.is_null() {
-                    g = S::gate(g, S::load_upto(maps.y.add(at), n));
+                    let y = S::load_upto(maps.y.add(at), n);
+                    g = S::gate_below(S::gate(g, y), y, S::splat(maps.bound));
                 }
                 let sum = S::add(S::load_upto(g_out.add(c), n), g);
                 S::store_upto(g_out.add(c), sum, n);
@@ -327,13 +361,13 @@ unsafe fn sum_block_at<S: Simd>(
     }
 }
 
-/// `dx = a g + b x + c` with `g = dy` unless `y <= 0` (if given); the factors one a channel.
+/// `dx = a g + b x + c` with `g = dy`, closed by the gate if there is one; the factors one a channel.
 ///
 /// `dx` may be `dy`'s own memory.
 pub(crate) fn input_gradient(
     level: Level,
     dy: Shared,
-    y: Option<&[f32]>,
+    gate: Option<Gate<'_>>,
     x: &[f32],
     [a, b, c]: [&[f32]; 3],
     dx: Shared,
@@ -341,7 +375,7 @@ pub(crate) fn input_gradient(
     let channels = a.len();
     assert!(b.len() == channels && c.len() == channels);
     assert!(x.len() == dy.len() && dx.len() == dy.len());
-    assert!(y.is_none_or(|y| y.len() == dy.len()));
+    assert!(gate.is_none_or(|gate| gate.y.len() == dy.len()));
     let block = block_cells(channels) * channels;
     (0..dy.len().div_ceil(block))
         .into_par_iter()
@@ -351,15 +385,13 @@ pub(crate) fn input_gradient(
             let part = |map: &[f32]| map[start..start + len].as_ptr();
             // SAFETY: the block belongs to this task alone; extents were checked.
             unsafe {
-                let maps = [
-                    dy.at(start).cast_const(),
-                    y.map_or(std::ptr::null(), part),
-                    part(x),
-                ];
+                let (y, bound) = Gate::block(gate, start, len);
+                let maps = [dy.at(start).cast_const(), y, part(x)];
                 let factors = [a.as_ptr(), b.as_ptr(), c.as_ptr()];
                 gradient_block(
                     level,
                     maps,
+                    bound,
                     [len / channels, channels],
                     factors,
                     dx.at(start),
@@ -373,6 +405,7 @@ simd_entry! {
     /// Maps (the second may be null) are valid for `[cells, channels]`, factors for `channels`.
     unsafe fn gradient_block(
         maps: [*const f32; 3],
+        bound: f32,
         extent: [usize; 2],
         factors: [*const f32; 3],
         dx: *mut f32,
@@ -384,6 +417,7 @@ simd_entry! {
 #[inline(always)]
 unsafe fn gradient_block_at<S: Simd>(
     [dy, y, x]: [*const f32; 3],
+    bound: f32,
     [cells, channels]: [usize; 2],
     [a, b, c]: [*const f32; 3],
     dx: *mut f32,
@@ -396,7 +430,8 @@ unsafe fn gradient_block_at<S: Simd>(
                 let at = cell * channels + channel;
                 let mut g = S::load_upto(dy.add(at), n);
                 if !y.is_null() {
-                    g = S::gate(g, S::load_upto(y.add(at), n));
+                    let y = S::load_upto(y.add(at), n);
+                    g = S::gate_below(S::gate(g, y), y, S::splat(bound));
                 }
                 let (b, c) = (
                     S::load_upto(b.add(channel), n),

@@ -62,7 +62,7 @@ impl Operands {
 #[derive(Clone, Copy, Debug)]
 struct Use {
     residual: Residual,
-    relu: bool,
+    activation: Activation,
     /// Something else wants the gradient at the output too, and must find it as it was.
     shared: bool,
 }
@@ -78,10 +78,10 @@ enum Residual {
 fn uses() -> Vec<Use> {
     let mut uses = Vec::new();
     for residual in [Residual::None, Residual::Constant, Residual::Leaf] {
-        for relu in [false, true] {
+        for activation in [Activation::None, Activation::Relu, Activation::Relu6] {
             uses.extend([false, true].map(|shared| Use {
                 residual,
-                relu,
+                activation,
                 shared,
             }));
         }
@@ -147,7 +147,7 @@ fn ours(operands: &Operands, how: Use) -> Results {
         how,
         &operands.upstream,
         |x, gamma, beta, residual| {
-            let result = batch_norm(x, gamma, beta, residual, how.relu);
+            let result = batch_norm(x, gamma, beta, residual, how.activation);
             [
                 result.output,
                 result.mean.unsqueeze(),
@@ -157,14 +157,18 @@ fn ours(operands: &Operands, how: Use) -> Results {
     )
 }
 
-/// Composed of Burn's operations. The gradient passes where `ours` is positive, so that values within
-/// rounding of 0 may fall to either side.
+/// Composed of Burn's operations. The gradient passes where `ours` is inside the activation's range, so
+/// that values within rounding of an end may fall to either side.
 fn burns(operands: &Operands, how: Use, ours: &Results) -> Results {
     let gated: Vec<f32> = operands
         .upstream
         .iter()
         .zip(&ours.y)
-        .map(|(&g, &y)| if how.relu && y <= 0.0 { 0.0 } else { g })
+        .map(|(&g, &y)| {
+            let rectified = how.activation != Activation::None;
+            let closed = rectified && (y <= 0.0 || y >= how.activation.bound());
+            if closed { 0.0 } else { g }
+        })
         .collect();
     let mut results = on_the_tape(operands, how, &gated, |x, gamma, beta, residual| {
         let result = batch_norm_train(x, gamma, beta, EPSILON);
@@ -174,9 +178,10 @@ fn burns(operands: &Operands, how: Use, ours: &Results) -> Results {
         };
         [y, result.mean.unsqueeze(), result.variance.unsqueeze()]
     });
-    if how.relu {
+    if how.activation != Activation::None {
         let y: Tensor<1> = tensor(&results.y, [results.y.len()], &Device::flex());
-        results.y = values(activation::relu(y));
+        let y = activation::relu(y).clamp_max(how.activation.bound());
+        results.y = values(y);
     }
     results
 }
@@ -214,7 +219,10 @@ fn not_a_number_passes_relu() {
     let shape = [50, 17];
     let mut operands = Operands::new(shape);
     operands.x[3 * 17 + 5] = f32::NAN;
-    for how in uses().into_iter().filter(|how| how.relu) {
+    for how in uses()
+        .into_iter()
+        .filter(|how| how.activation != Activation::None)
+    {
         let results = ours(&operands, how);
         for (i, y) in results.y.iter().enumerate() {
             assert_eq!(y.is_nan(), i % 17 == 5, "{how:?}: value {i}");

@@ -128,6 +128,11 @@ fn initial_values_follow_their_distributions() {
                     continue;
                 }
                 Init::Normal { std } => (f64::from(std).powi(2), 3.0),
+                Init::Uniform { bound } => {
+                    let bound = f64::from(bound);
+                    assert!(data.iter().all(|v| f64::from(v.abs()) <= bound));
+                    (bound * bound / 3.0, 1.8)
+                }
                 Init::KaimingNormalFanOut => {
                     let fan_out = (spec.shape[0] * spec.shape[2] * spec.shape[3]) as f64;
                     (2.0 / fan_out, 3.0)

@@ -51,7 +51,7 @@ fn a_large_mean_does_not_drown_a_small_deviation() {
         };
         let how = Use {
             residual: Residual::None,
-            relu: false,
+            activation: Activation::None,
             shared: false,
         };
         let want: Vec<f64> = (0..cells * channels)
@@ -89,7 +89,7 @@ fn a_constant_channel_has_no_variance_below_zero() {
 }
 
 /// The kernels of one training step of a normalisation, at one level.
-fn kernels_at(level: Level, operands: &Operands, relu: bool) -> [Vec<f32>; 5] {
+fn kernels_at(level: Level, operands: &Operands, activation: Activation) -> [Vec<f32>; 5] {
     let channels = operands.shape[1];
     let Operands {
         x,
@@ -101,8 +101,11 @@ fn kernels_at(level: Level, operands: &Operands, relu: bool) -> [Vec<f32>; 5] {
     } = operands;
     let mut y = vec![f32::NAN; x.len()];
     let to = Shared::new(&mut y);
-    kernel::apply(level, x, [gamma, beta], Some(residual), relu, to);
-    let gate = relu.then_some(&y[..]);
+    kernel::apply(level, x, [gamma, beta], Some(residual), activation, to);
+    let gate = (activation != Activation::None).then_some(kernel::Gate {
+        y: &y[..],
+        bound: activation.bound(),
+    });
     let mut gated = upstream.clone();
     let own = Shared::new(&mut gated);
     let centred = Some((&x[..], &beta[..]));
@@ -115,7 +118,7 @@ fn kernels_at(level: Level, operands: &Operands, relu: bool) -> [Vec<f32>; 5] {
 }
 
 /// As [`kernels_at`], by their definitions; gated by its result `y`.
-fn exact_kernels(operands: &Operands, relu: bool, y: &[f32]) -> [Vec<f64>; 5] {
+fn exact_kernels(operands: &Operands, activation: Activation, y: &[f32]) -> [Vec<f64>; 5] {
     let channels = operands.shape[1];
     let wide = |values: &[f32]| -> Vec<f64> { values.iter().map(|&v| f64::from(v)).collect() };
     let (x, residual) = (wide(&operands.x), wide(&operands.residual));
@@ -126,8 +129,16 @@ fn exact_kernels(operands: &Operands, relu: bool, y: &[f32]) -> [Vec<f64>; 5] {
     for i in 0..x.len() {
         let c = i % channels;
         let value = x[i] * gamma[c] + beta[c] + residual[i];
-        want[0].push(if relu { value.max(0.0) } else { value });
-        let open = !relu || y[i] > 0.0;
+        want[0].push(match activation {
+            Activation::None => value,
+            Activation::Relu => value.max(0.0),
+            Activation::Relu6 => value.clamp(0.0, 6.0),
+        });
+        let open = match activation {
+            Activation::None => true,
+            Activation::Relu => y[i] > 0.0,
+            Activation::Relu6 => y[i] > 0.0 && y[i] < 6.0,
+        };
         let g = if open {
             f64::from(operands.upstream[i])
         } else {
@@ -151,14 +162,14 @@ fn every_level_equals_double_precision() {
             let what = format_args!("{level:?}, {shape:?}: moments");
             check(what, error(&got.mean, &mean), TOLERANCE);
             check(what, error(&got.var, &var), TOLERANCE);
-            for relu in [false, true] {
-                let got = kernels_at(level, &operands, relu);
-                let want = exact_kernels(&operands, relu, &got[0]);
+            for activation in [Activation::None, Activation::Relu, Activation::Relu6] {
+                let got = kernels_at(level, &operands, activation);
+                let want = exact_kernels(&operands, activation, &got[0]);
                 for (i, name) in ["y", "g", "sum of g", "sum of g x", "dx"]
                     .iter()
                     .enumerate()
                 {
-                    let what = format_args!("{level:?}, {shape:?}, relu {relu}: {name}");
+                    let what = format_args!("{level:?}, {shape:?}, {activation:?}: {name}");
                     check(what, error(&got[i], &want[i]), TOLERANCE);
                 }
             }
@@ -175,10 +186,14 @@ fn a_gradient_passes_where_the_output_is_not_a_number() {
         let read = Shared::reading(&dy);
         y[9] = f32::NAN;
         y[18] = f32::NAN;
-        let sums = kernel::gradient_sums(level, read, Some(&y), None, 19, None);
-        for (i, (sum, y)) in sums.g.iter().zip(&y).enumerate() {
-            let open = *y > 0.0 || y.is_nan();
-            assert_eq!(*sum, f64::from(u8::from(open)), "{level:?}: channel {i}");
+        y[2] = 6.0;
+        for bound in [f32::INFINITY, 6.0] {
+            let gate = kernel::Gate { y: &y, bound };
+            let sums = kernel::gradient_sums(level, read, Some(gate), None, 19, None);
+            for (i, (sum, y)) in sums.g.iter().zip(&y).enumerate() {
+                let open = (*y > 0.0 && *y < bound) || y.is_nan();
+                assert_eq!(*sum, f64::from(u8::from(open)), "{level:?}: channel {i}");
+            }
         }
     }
 }

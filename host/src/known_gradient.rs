@@ -10,7 +10,7 @@ use burn::tensor::{Shape, Tensor};
 
 /// The operation on primitives.
 #[backend_extension(Flex, Autodiff, Cube: cfg(feature = "cuda"))]
-pub(super) trait KnownGradient: Backend {
+pub(crate) trait KnownGradient: Backend {
     /// `value`; under autodiff, `x` receives `gradient` times the upstream gradient.
     fn known_gradient(
         x: FloatTensor<Self>,
@@ -77,7 +77,7 @@ impl<B: Backend + KnownGradient, C: CheckpointStrategy> KnownGradient for Autodi
 /// # Gradients
 /// To `x` alone: `gradient` times the upstream gradient. `value` and `gradient` are constants and
 /// must be plain tensors.
-pub(super) fn with_known_gradient<const D: usize>(
+pub(crate) fn with_known_gradient<const D: usize>(
     x: Tensor<D>,
     value: Tensor<1>,
     gradient: Tensor<D>,

@@ -7,7 +7,7 @@ use burn::tensor::{Tensor, TensorData};
 use crate::kernels::is_on_host;
 
 /// A tensor's values in memory of the CPU, row-major.
-pub(super) enum HostValues {
+pub(crate) enum HostValues {
     /// The tensor's own memory, shared.
     Shared(FloatTensor<Flex>),
     /// A copy read back from another device.
@@ -16,7 +16,7 @@ pub(super) enum HostValues {
 
 impl HostValues {
     /// The values of `tensor`; on the CPU backend only a strided tensor is copied.
-    pub(super) fn of<const D: usize>(tensor: &Tensor<D>) -> Self {
+    pub(crate) fn of<const D: usize>(tensor: &Tensor<D>) -> Self {
         let plain = tensor.clone().inner();
         match plain.clone().try_into_primitive::<Flex>() {
             Ok(primitive) if is_on_host(tensor) => Self::Shared(primitive.to_contiguous()),
@@ -28,7 +28,7 @@ impl HostValues {
     ///
     /// # Panics
     /// If the tensor is not f32.
-    pub(super) fn as_slice(&self) -> &[f32] {
+    pub(crate) fn as_slice(&self) -> &[f32] {
         match self {
             Self::Shared(primitive) => primitive
                 .as_slice::<f32>()

@@ -1,0 +1,67 @@
+//! Bilinear interpolation along one axis: PyTorch's `interpolate(mode = "bilinear",
+//! align_corners = False)`.
+
+/// Where a cell of the fine axis lies on the coarse one: `(1 - weight) low + weight high`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Tap {
+    pub(crate) low: usize,
+    pub(crate) high: usize,
+    pub(crate) weight: f32,
+}
+
+/// An axis of `coarse` cells read at the centres of finer ones (or of coarser ones: no filter, as
+/// PyTorch without `antialias`).
+#[derive(Clone, Debug)]
+pub(crate) struct Axis {
+    pub(crate) coarse: usize,
+    /// One a cell of the fine axis.
+    pub(crate) taps: Vec<Tap>,
+}
+
+impl Axis {
+    /// Reads `coarse` cells at the centres of `fine` ones.
+    ///
+    /// # Panics
+    /// If there is no coarse cell.
+    pub(crate) fn new(fine: usize, coarse: usize) -> Self {
+        assert!(coarse > 0, "an axis without cells cannot be read");
+        let scale = coarse as f64 / fine as f64;
+        let taps = (0..fine).map(|i| {
+            // Centres before the first cell's read that cell.
+            let at = ((i as f64 + 0.5) * scale - 0.5).max(0.0);
+            let low = (at as usize).min(coarse - 1);
+            Tap {
+                low,
+                high: (low + 1).min(coarse - 1),
+                weight: (at - low as f64) as f32,
+            }
+        });
+        Axis {
+            coarse,
+            taps: taps.collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By hand: centres of 4 cells on 2 lie at -0.25 (0), 0.25, 0.75, 1.25.
+    #[test]
+    fn centres_are_aligned() {
+        let taps = Axis::new(4, 2).taps;
+        let want = [(0, 1, 0.0), (0, 1, 0.25), (0, 1, 0.75), (1, 1, 0.25)];
+        assert_eq!(
+            taps,
+            want.map(|(low, high, weight)| Tap { low, high, weight })
+        );
+    }
+
+    #[test]
+    fn an_axis_of_the_same_size_is_read_as_it_is() {
+        for (i, tap) in Axis::new(5, 5).taps.into_iter().enumerate() {
+            assert_eq!((tap.low, tap.weight), (i, 0.0));
+        }
+    }
+}
