@@ -224,6 +224,12 @@ impl Forward {
     pub fn head(&self) -> Option<&HeadOutput> {
         self.output.as_ref().and_then(Output::detection)
     }
+
+    /// Of a segmenter: its logits `[N, K, h, w]`, if the pass went to its end.
+    #[must_use]
+    pub fn logits(&self) -> Option<&Tensor<4>> {
+        self.output.as_ref().and_then(Output::segmentation)
+    }
 }
 
 /// A network's architecture, whatever its task.

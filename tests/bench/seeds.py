@@ -19,7 +19,8 @@ from pathlib import Path
 
 # Two-sided 95 % quantiles of Student's t by degrees of freedom.
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-METRICS = ["ap", "ap50", "ap75"]
+# By task; the first is compared in pairs.
+METRICS = {"ap": ["ap", "ap50", "ap75"], "miou": ["miou", "macc", "aacc"]}
 
 
 def run(args, arm, settings, seed):
@@ -62,21 +63,24 @@ def main():
             rows = run(args, arm, settings, seed)
             results.setdefault(arm, {})[seed] = rows[-1]
             results["plain"][seed] = next(row for row in rows if row["name"] == "student")
-            print(f"seed {seed} {arm}: AP {100 * rows[-1]['metrics']['ap']:.2f}, plain "
-                  f"{100 * results['plain'][seed]['metrics']['ap']:.2f}", file=sys.stderr, flush=True)
+            main = next(name for name in METRICS if name in rows[-1]["metrics"])
+            print(f"seed {seed} {arm}: {main} {100 * rows[-1]['metrics'][main]:.2f}, plain "
+                  f"{100 * results['plain'][seed]['metrics'][main]:.2f}", file=sys.stderr, flush=True)
 
-    print("| arm | " + " | ".join(f"{m.upper()} mean ± SD" for m in METRICS) + " | AP − plain, 95 % | by seed |")
-    print("|---|" + "---|" * (len(METRICS) + 2))
+    names = METRICS[main]
+    head = " | ".join(f"{name} mean ± SD" for name in names)
+    print(f"| arm | {head} | {main} − plain, 95 % | by seed |")
+    print("|---|" + "---|" * (len(names) + 2))
     for arm, rows in results.items():
         cells = []
-        for metric in METRICS:
+        for metric in names:
             mean, sd = spread([100 * rows[s]["metrics"][metric] for s in args.seeds])
             cells.append(f"{mean:.1f} ± {sd:.1f}")
-        pairs = [100 * (rows[s]["metrics"]["ap"] - results["plain"][s]["metrics"]["ap"]) for s in args.seeds]
+        pairs = [100 * (rows[s]["metrics"][main] - results["plain"][s]["metrics"][main]) for s in args.seeds]
         mean, sd = spread(pairs)
         half = T95.get(len(pairs) - 1, 1.96) * sd / math.sqrt(len(pairs))
         paired = "" if arm == "plain" else f"{mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}]"
-        by_seed = ", ".join(f"{100 * rows[s]['metrics']['ap']:.1f}" for s in args.seeds)
+        by_seed = ", ".join(f"{100 * rows[s]['metrics'][main]:.1f}" for s in args.seeds)
         print(f"| {arm} | " + " | ".join(cells) + f" | {paired} | {by_seed} |")
 
 

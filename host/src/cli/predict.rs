@@ -7,10 +7,15 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::print;
+use crate::data::LabelMap;
 use crate::device::ComputeDevice;
+use crate::engine::predict::Predicted;
 use crate::engine::{export, predict};
 use crate::exit_code;
-use crate::visualize::{draw_detections, save_png};
+use crate::visualize::{draw_detections, overlay, save_png};
+
+/// How much of an overlay is the class's colour.
+const OVERLAY_ALPHA: f32 = 0.5;
 
 /// Arguments of `predict`.
 #[derive(Clone, Debug, Default, Args)]
@@ -35,7 +40,7 @@ pub struct PredictArgs {
     pub score_threshold: f32,
 }
 
-/// Draws detections on copies of the images.
+/// Draws detections, or classes of pixels as colours, on copies of the images.
 ///
 /// # Errors
 /// If the configuration is refused, the checkpoint does not fit or an image cannot be read or
@@ -46,7 +51,21 @@ pub fn run(args: &PredictArgs) -> anyhow::Result<i32> {
     fs::create_dir_all(&args.out)
         .with_context(|| format!("`--out {}`: the folder cannot be made", args.out.display()))?;
     for path in &args.images {
-        let (pixels, found) = predict::predict(&model, path)?;
+        let (pixels, predicted) = predict::predict(&model, path)?;
+        let name = path
+            .file_stem()
+            .map_or("image".into(), |n| n.to_string_lossy().into_owned());
+        let out = args.out.join(format!("{name}.png"));
+        let mut text = format!("{} -> {}", path.display(), out.display());
+        let found = match predicted {
+            Predicted::Detections(found) => found,
+            Predicted::Labels(labels) => {
+                save_png(&overlay(&pixels, &labels, OVERLAY_ALPHA), &out)?;
+                text.push_str(&shares(&labels, &model.classes));
+                print(&text)?;
+                continue;
+            }
+        };
         let kept = found
             .scores
             .iter()
@@ -59,12 +78,7 @@ pub fn run(args: &PredictArgs) -> anyhow::Result<i32> {
             Some(&found.scores[..kept]),
             &model.classes,
         );
-        let name = path
-            .file_stem()
-            .map_or("image".into(), |n| n.to_string_lossy().into_owned());
-        let out = args.out.join(format!("{name}.png"));
         save_png(&drawn, &out)?;
-        let mut text = format!("{} -> {}", path.display(), out.display());
         for ((bbox, score), label) in found
             .boxes_xyxy
             .iter()
@@ -81,6 +95,22 @@ pub fn run(args: &PredictArgs) -> anyhow::Result<i32> {
         print(&text)?;
     }
     Ok(exit_code::OK)
+}
+
+/// How much of the image each class covers, largest first.
+fn shares(labels: &LabelMap, classes: &[String]) -> String {
+    let mut counts = vec![0usize; classes.len()];
+    for &label in &labels.data {
+        counts[usize::from(label)] += 1;
+    }
+    let mut present: Vec<(usize, &String)> = counts.into_iter().zip(classes).collect();
+    present.retain(|(count, _)| *count > 0);
+    present.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+    let share = |count: usize| 100.0 * count as f64 / labels.data.len() as f64;
+    let lines = present.into_iter();
+    lines
+        .map(|(count, class)| format!("\n  {class} {:.1} %", share(count)))
+        .collect()
 }
 
 fn score(text: &str) -> Result<f32, String> {

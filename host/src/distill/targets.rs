@@ -12,6 +12,7 @@
 //! | `image_sizes` | `[N, 2]` i64 | height, width of each image without padding |
 //! | `input_size` | `[2]` i64 | height, width of the network input: the batch, padding included |
 //! | `gt_mask_crops` | `[T, 7, 7]` f32 | instance masks inside their boxes, each cell 1 if at least half covered, else 0; `[0, 7, 7]` if any object of the batch has no mask |
+//! | `gt_semantic_seg` | `[N, H, W]` i64 | in segmentation: 0-based class of every pixel of the network input; 255 ignored or padding |
 //! | `anchors_xyxy` | `[L, 4]` f32 | anchors, pixels of the network input |
 //! | `points_xy` | `[L, 2]` f32 | their centres |
 //! | `assign.labels` | `[N, L]` i64 | class of the object that the student's assigner matched; -1 background, -2 ignored |
@@ -83,13 +84,14 @@ pub enum Kind<'a> {
     },
 }
 
-const OF_BATCH: [(&str, OfBatch); 6] = [
+const OF_BATCH: [(&str, OfBatch); 7] = [
     ("gt_boxes_xyxy", of_batch::gt_boxes_xyxy),
     ("gt_labels", of_batch::gt_labels),
     ("gt_batch", of_batch::gt_batch),
     ("image_sizes", of_batch::image_sizes),
     ("input_size", of_batch::input_size),
     ("gt_mask_crops", of_batch::gt_mask_crops),
+    ("gt_semantic_seg", of_batch::gt_semantic_seg),
 ];
 
 const OF_ASSIGNMENT: [(&str, OfAssignment); 4] = [
@@ -153,6 +155,8 @@ pub(super) fn check_names(manifest: &MethodManifest) -> Result<(), DistillError>
 
 /// Targets that are there whatever the task.
 const OF_EVERY_TASK: [&str; 2] = ["image_sizes", "input_size"];
+/// The ground truth of segmentation.
+const OF_SEGMENTATION: &str = "gt_semantic_seg";
 
 /// Pixels of a square input on which anchors of two models are compared.
 const PROBE: usize = 256;
@@ -167,16 +171,10 @@ pub(super) fn check_models(
 ) -> Result<(), DistillError> {
     for (name, read) in manifest.targets.iter().zip(&plan.target_use) {
         let reason = match find(name) {
-            _ if *read
-                && models.student.as_detector().is_none()
-                && !OF_EVERY_TASK.contains(&name.as_str()) =>
-            {
-                Some("the student is no detector".to_owned())
-            }
-            Some(Kind::FgMask(level)) if *read => level_missing(models, level),
-            Some(Kind::OfPrediction { role, .. }) if *read => {
-                prediction_missing(models, cast, role)
-            }
+            _ if !*read => None,
+            _ if !has_task(models.student, name) => Some(other_task(models.student)),
+            Some(Kind::FgMask(level)) => level_missing(models, level),
+            Some(Kind::OfPrediction { role, .. }) => prediction_missing(models, cast, role),
             _ => None,
         };
         if let Some(reason) = reason {
@@ -188,6 +186,21 @@ pub(super) fn check_models(
         }
     }
     Ok(())
+}
+
+/// Whether the task of `student` has the target `name`.
+fn has_task(student: &dyn Model, name: &str) -> bool {
+    OF_EVERY_TASK.contains(&name) || student.as_detector().is_some() == (name != OF_SEGMENTATION)
+}
+
+fn other_task(student: &dyn Model) -> String {
+    match student.as_detector() {
+        Some(_) => "it is one of segmentation, and the student is a detector".to_owned(),
+        None => format!(
+            "it is one of detection, and the student is a segmenter, which has {}, {OF_SEGMENTATION}",
+            OF_EVERY_TASK.join(", ")
+        ),
+    }
 }
 
 fn level_missing(models: Models<'_>, level: &str) -> Option<String> {

@@ -1,29 +1,37 @@
-//! Runs a detector over the evaluation set.
+//! Runs a model over the evaluation set.
 
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::config::{DataConfig, EvalConfig};
+use crate::config::{DataConfig, EvalConfig, Task};
 use crate::data::{Batch, Dataset, Loader, LoaderOptions};
-use crate::detection::HeadOutput;
 use crate::distill::Distiller;
 use crate::distill::taps::STUDENT;
 use crate::eval::Metrics;
-use crate::eval::coco::{self, GroundTruth, Prediction};
-use crate::eval::detector::to_predictions;
-use crate::model::{Detector, ForwardRequest, Model};
+use crate::eval::coco::Prediction;
+use crate::model::{ForwardRequest, Model};
 use crate::plugin::CallInfo;
 
 use super::EngineError;
 use super::teacher::{Teachers, model_taps, sources, teach};
+
+mod boxes;
+mod labels;
+
+/// Evaluation mode, to the end, without taps.
+pub(super) const FULL_PASS: ForwardRequest = ForwardRequest {
+    training: false,
+    taps: Vec::new(),
+    stop_at_taps: false,
+};
 
 /// Result of an evaluation.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
     /// The task's numbers.
     pub metrics: Metrics,
-    /// Final detections in pixels of the original images.
+    /// Of a detector: final detections in pixels of the original images.
     pub predictions: Vec<Prediction>,
 }
 
@@ -38,6 +46,28 @@ pub struct EvaluationSet<'a> {
     pub eval: &'a EvalConfig,
 }
 
+impl EvaluationSet<'_> {
+    /// Every image once, in order.
+    fn loader(&self, size_divisor: usize) -> Result<Loader, EngineError> {
+        let (size, limit) = (self.eval.batch_size, self.eval.max_images);
+        let options = LoaderOptions {
+            task: match self.dataset.has_label_maps() {
+                true => Task::Segmentation,
+                false => Task::Detection,
+            },
+            ..LoaderOptions::evaluation(self.data, size, size_divisor, limit)
+        };
+        Ok(Loader::new(Arc::clone(self.dataset), options)?)
+    }
+}
+
+/// The normalised images of a batch, `[N, 3, H, W]`. It keeps its own: teachers of other images make
+/// theirs from these.
+fn images_of(batch: &Batch, device: &Device) -> Tensor<4> {
+    let pixels = TensorData::new(batch.images.clone(), batch.shape);
+    Tensor::from_data(pixels, device)
+}
+
 /// Evaluates `weights` (plain tensors, in the order of the specs) in f32, on their device.
 ///
 /// # Errors
@@ -48,19 +78,12 @@ pub fn evaluate(
     set: EvaluationSet<'_>,
 ) -> Result<Evaluation, EngineError> {
     let Some(detector) = model.as_detector() else {
-        todo!("segmentation")
+        return labels::score(model, weights, set);
     };
-    let request = ForwardRequest {
-        training: false,
-        taps: Vec::new(),
-        stop_at_taps: false,
-    };
-    score(detector, &weights[0].device(), set, |images, _| {
-        let forward = detector.forward(weights, images, &request);
-        Ok(forward
-            .head()
-            .expect("a full pass ends at the head")
-            .clone())
+    boxes::score(detector, &weights[0].device(), set, |images, _| {
+        let forward = detector.forward(weights, images, &FULL_PASS);
+        let head = forward.head().expect("a full pass ends at the head");
+        Ok(head.clone())
     })
 }
 
@@ -88,7 +111,7 @@ pub fn evaluate_oracle(
         stop_at_taps: !distiller.reads_predictions(STUDENT),
     };
     let device = weights[0].device();
-    score(detector, &device, set, |images, batch| {
+    boxes::score(detector, &device, set, |images, batch| {
         let taught = teach(teachers, batch, &images, |name, _| {
             (
                 distiller.teacher_taps(name),
@@ -101,47 +124,5 @@ pub fn evaluate_oracle(
         let maps = distiller.maps(call, &taps, &sources)?;
         let maps: Vec<Tensor<4>> = maps.into_iter().map(|m| m.to_device(&device)).collect();
         Ok(detector.head(weights, &maps))
-    })
-}
-
-/// Scores what `head` gives for each batch of normalised images `[N, 3, H, W]` on `device`.
-fn score(
-    detector: &dyn Detector,
-    device: &Device,
-    set: EvaluationSet<'_>,
-    mut head: impl FnMut(Tensor<4>, &Batch) -> Result<HeadOutput, EngineError>,
-) -> Result<Evaluation, EngineError> {
-    let EvaluationSet {
-        dataset,
-        data,
-        eval,
-    } = set;
-    let options = LoaderOptions::evaluation(
-        data,
-        eval.batch_size,
-        detector.size_divisor(),
-        eval.max_images,
-    );
-    let loader = Loader::new(Arc::clone(dataset), options)?;
-    let truth = GroundTruth::from_dataset(dataset.as_ref(), eval.max_images);
-    let category_ids = truth.category_ids();
-    let mut predictions = Vec::new();
-    for batch in loader.epoch(0, 0) {
-        let batch = batch?;
-        let [_, _, height, width] = batch.shape;
-        // Teachers of other images make theirs from these.
-        let pixels = TensorData::new(batch.images.clone(), batch.shape);
-        let images = Tensor::<4>::from_data(pixels, device);
-        let head = head(images, &batch)?;
-        let sizes: Vec<[usize; 2]> = batch.metas.iter().map(|m| m.size).collect();
-        let detections = detector.detect(&head, [height, width], &sizes);
-        for (found, meta) in detections.iter().zip(&batch.metas) {
-            predictions.extend(to_predictions(found, meta, &category_ids));
-        }
-    }
-    let metrics = coco::evaluate(&truth, &predictions)?;
-    Ok(Evaluation {
-        metrics: Metrics::Detection(metrics),
-        predictions,
     })
 }

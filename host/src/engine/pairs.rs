@@ -1,12 +1,12 @@
-//! Which students methods can teach from which teachers, found by trying: every registered detector
-//! as student and as teacher, one batch each.
+//! Which students methods can teach from which teachers, found by trying: every registered model of the
+//! task as student and as teacher, one batch each.
 
 use std::collections::BTreeMap;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use crate::config::Config;
+use crate::config::{Config, ModelConfig, Task};
 use crate::data::{Batch, ImageMeta, ImageTargets};
 use crate::model::{self, Model};
 use crate::rng::KeyedRng;
@@ -29,9 +29,9 @@ const IMAGES: usize = 2;
 /// A method on one pair of models.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Pair {
-    /// Detector of the student.
+    /// Detector or segmenter of the student.
     pub student: String,
-    /// Detector of all teachers; none if the methods read none.
+    /// That of all teachers; none if the methods read none.
     pub teacher: Option<String>,
     /// What came of it.
     #[serde(flatten)]
@@ -64,12 +64,12 @@ pub struct Trial {
 pub struct Pairs {
     /// Labels of the methods.
     pub method: String,
-    /// One an ordered pair of detectors.
+    /// One an ordered pair of models.
     pub pairs: Vec<Pair>,
 }
 
 impl Pairs {
-    /// Tries the methods of `config` together with every registered detector in place of the student's and the
+    /// Tries the methods of `config` together with every registered model of the task in place of the student's and the
     /// teacher's, everything else as configured, on an input of `[height, width]` pixels. None
     /// without a plugin.
     ///
@@ -84,22 +84,26 @@ impl Pairs {
         if chosen.is_empty() {
             return Ok(None);
         }
-        let detectors = model::detector_names();
+        let names = match config.task {
+            Task::Detection => model::detector_names(),
+            Task::Segmentation => model::segmenter_names(),
+        };
         let teachers: Vec<Option<&str>> = match teacher_names(&chosen).is_empty() {
-            false => detectors.iter().map(|name| Some(*name)).collect(),
+            false => names.iter().map(|name| Some(*name)).collect(),
             true => vec![None],
         };
         let mut pairs = Vec::new();
-        for student in &detectors {
+        let task = config.task;
+        for student in &names {
             for teacher in &teachers {
                 let mut config = config.clone();
-                config.student.detector = (*student).to_owned();
+                *name_of(&mut config.student, task) = (*student).to_owned();
                 if let Some(teacher) = teacher {
                     for model in std::iter::once(&mut config.teacher)
                         .chain(config.teachers.values_mut())
                         .map(|teacher| &mut teacher.model)
                     {
-                        model.detector = (*teacher).to_owned();
+                        *name_of(model, task) = (*teacher).to_owned();
                     }
                 }
                 let verdict = match trial(&config, &chosen, num_classes, input_size) {
@@ -144,6 +148,14 @@ impl Pairs {
     }
 }
 
+/// Where a configuration says which model of a task it is.
+fn name_of(model: &mut ModelConfig, task: Task) -> &mut String {
+    match task {
+        Task::Detection => &mut model.detector,
+        Task::Segmentation => &mut model.segmenter,
+    }
+}
+
 fn trial(
     config: &Config,
     chosen: &[Chosen<'_>],
@@ -176,7 +188,8 @@ fn trial(
     })
 }
 
-/// Noise with two objects an image, so that every detector has foreground and background.
+/// Noise with two objects an image, so that every detector has foreground and background, and with every
+/// class among the pixels.
 fn batch(model: &dyn Model, input_size: [usize; 2], seed: u64) -> Batch {
     let [height, width] = input_size.map(|e| e.next_multiple_of(model.size_divisor()));
     let mut rng = KeyedRng::new("pairs", &[seed]);
@@ -201,6 +214,11 @@ fn batch(model: &dyn Model, input_size: [usize; 2], seed: u64) -> Batch {
         shape: [IMAGES, 3, height, width],
         targets: vec![objects; IMAGES],
         metas: (0..IMAGES).map(meta).collect(),
-        label_maps: Vec::new(),
+        label_maps: match model.as_detector() {
+            Some(_) => Vec::new(),
+            None => (0..IMAGES * height * width)
+                .map(|pixel| (pixel % model.num_classes()) as u8)
+                .collect(),
+        },
     }
 }

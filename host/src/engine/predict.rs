@@ -5,18 +5,29 @@ use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
 
-use crate::data::{Record, RgbPixels, Transform, decode};
+use crate::data::{LabelMap, Record, RgbPixels, Transform, decode};
 use crate::detection::Detections;
-use crate::model::{ForwardRequest, Output};
+use crate::model::Output;
+use crate::segmentation::{View, label_map};
 
 use super::EngineError;
+use super::evaluate::FULL_PASS;
 use super::export::Trained;
 
-/// Detections on one file, in pixels of the file; computed where the weights lie.
+/// What a model says of an image, in pixels of its file.
+#[derive(Clone, Debug)]
+pub enum Predicted {
+    /// Boxes, scores, classes.
+    Detections(Detections),
+    /// A class for every pixel.
+    Labels(LabelMap),
+}
+
+/// Prediction for one file; computed where the weights lie.
 ///
 /// # Errors
 /// If the file is not a readable image.
-pub fn predict(model: &Trained, path: &Path) -> Result<(Arc<RgbPixels>, Detections), EngineError> {
+pub fn predict(model: &Trained, path: &Path) -> Result<(Arc<RgbPixels>, Predicted), EngineError> {
     let pixels = decode(path)?;
     let record = Record {
         image_id: 0,
@@ -37,23 +48,29 @@ pub fn predict(model: &Trained, path: &Path) -> Result<(Arc<RgbPixels>, Detectio
     }
     let images = TensorData::new(input, [1, 3, padded_h, padded_w]);
     let images = Tensor::<4>::from_data(images, &model.weights.device());
-    let request = ForwardRequest {
-        training: false,
-        taps: Vec::new(),
-        stop_at_taps: false,
-    };
-    let output = model
+    let forward = model
         .model
-        .forward(model.weights.tensors(), images, &request)
-        .output;
-    let (Some(detector), Some(Output::Detection(head))) = (model.model.as_detector(), output)
-    else {
-        todo!()
+        .forward(model.weights.tensors(), images, &FULL_PASS);
+    let input_size = [padded_h, padded_w];
+    let predicted = match forward.output.expect("a full pass goes to its end") {
+        Output::Detection(head) => {
+            let detector = model.model.as_detector().expect("it gave a head's output");
+            let found = detector.detect(&head, input_size, &[[height, width]]);
+            let mut detections = found.into_iter().next().unwrap_or_default();
+            for bbox in &mut detections.boxes_xyxy {
+                *bbox = sample.meta.to_original(*bbox);
+            }
+            Predicted::Detections(detections)
+        }
+        Output::Segmentation(logits) => {
+            let view = View {
+                input_size,
+                size: [height, width],
+                original_size: pixels.size,
+                flipped: false,
+            };
+            Predicted::Labels(label_map(&logits, 0, &view))
+        }
     };
-    let found = detector.detect(&head, [padded_h, padded_w], &[[height, width]]);
-    let mut detections = found.into_iter().next().unwrap_or_default();
-    for bbox in &mut detections.boxes_xyxy {
-        *bbox = sample.meta.to_original(*bbox);
-    }
-    Ok((Arc::new(pixels), detections))
+    Ok((Arc::new(pixels), predicted))
 }

@@ -15,6 +15,14 @@ pub(super) fn gt_boxes_xyxy(batch: &Batch) -> Target {
     }
 }
 
+pub(super) fn gt_semantic_seg(batch: &Batch) -> Target {
+    let [images, _, height, width] = batch.shape;
+    Target {
+        shape: vec![images, height, width],
+        values: TargetValues::I64(batch.label_maps.iter().map(|&l| i64::from(l)).collect()),
+    }
+}
+
 pub(super) fn gt_labels(batch: &Batch) -> Target {
     let values: Vec<i64> = batch
         .targets
