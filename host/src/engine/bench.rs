@@ -191,6 +191,7 @@ impl StepBench {
                 shape,
                 targets: targets.collect(),
                 metas,
+                ..Batch::default()
             }),
             step: 0,
             seed: config.seed,

@@ -201,5 +201,6 @@ fn batch(model: &dyn Model, input_size: [usize; 2], seed: u64) -> Batch {
         shape: [IMAGES, 3, height, width],
         targets: vec![objects; IMAGES],
         metas: (0..IMAGES).map(meta).collect(),
+        ..Batch::default()
     }
 }

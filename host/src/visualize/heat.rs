@@ -134,6 +134,7 @@ mod tests {
                 size: [2, 4],
                 flipped: false,
             }],
+            ..Batch::default()
         };
         Scene::new(&batch, &transform)
     }

@@ -107,6 +107,7 @@ mod tests {
                 },
             ],
             metas: vec![meta(18), meta(20), meta(19)],
+            ..Batch::default()
         };
         assert_eq!(gt_boxes_xyxy(&batch).shape, [3, 4]);
         assert_eq!(gt_batch(&batch).values, TargetValues::I64(vec![0, 2, 2]));
@@ -139,6 +140,7 @@ mod tests {
             shape: [3, 3, 7, 7],
             targets,
             metas: vec![],
+            ..Batch::default()
         };
         let none = Target {
             shape: vec![0, 7, 7],

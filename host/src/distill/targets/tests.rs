@@ -42,6 +42,7 @@ fn batch() -> Batch {
             };
             3
         ],
+        ..Batch::default()
     }
 }
 
@@ -203,6 +204,9 @@ fn what_the_models_cannot_give_is_refused_with_its_reason() {
         let message = refusal(name, teacher.map(|t| t as &dyn Model)).unwrap_err();
         assert!(message.contains(needle), "{name}: {message}");
     }
-    assert_eq!(refusal("teacher.task_loss", same.map(|t| t as &dyn Model)), Ok(()));
+    assert_eq!(
+        refusal("teacher.task_loss", same.map(|t| t as &dyn Model)),
+        Ok(())
+    );
     assert_eq!(refusal("student.task_loss", None), Ok(()));
 }
