@@ -120,8 +120,9 @@ impl Task {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// `shapes`, `coco` or `voc`.
-    #[schemars(extend("enum" = ["shapes", "coco", "voc"]))]
+    /// `shapes` (either task), `coco`, `voc` (detection), `seg_folder`, `voc_seg` or `cityscapes`
+    /// (segmentation).
+    #[schemars(extend("enum" = ["shapes", "coco", "voc", "seg_folder", "voc_seg", "cityscapes"]))]
     pub dataset: String,
     /// Images per optimizer micro-batch.
     #[schemars(range(min = 1))]
@@ -130,9 +131,10 @@ pub struct DataConfig {
     pub workers: usize,
     /// What a broken image or annotation does: `error` or `skip` (counted and reported).
     pub on_error: OnError,
-    /// Training leaves out images without any object; false: they count as pure background.
+    /// Training of a detector leaves out images without any object; false: they count as pure
+    /// background. Segmentation trains on all images.
     pub filter_empty: bool,
-    /// Resize, flip, normalise.
+    /// Resize, crop, flip, normalise.
     pub transform: TransformConfig,
     /// For `dataset = "shapes"`.
     pub shapes: ShapesConfig,
@@ -140,6 +142,12 @@ pub struct DataConfig {
     pub coco: CocoConfig,
     /// For `dataset = "voc"`.
     pub voc: VocConfig,
+    /// For `dataset = "seg_folder"`.
+    pub seg_folder: SegFolderConfig,
+    /// For `dataset = "voc_seg"`.
+    pub voc_seg: VocSegConfig,
+    /// For `dataset = "cityscapes"`.
+    pub cityscapes: CityscapesConfig,
 }
 
 /// What a broken image or annotation does.
@@ -153,12 +161,12 @@ pub enum OnError {
     Skip,
 }
 
-/// Resize, flip, normalise.
+/// Resize, crop, flip, normalise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TransformConfig {
     /// `fixed`: to `size` exactly. `keep_ratio`: shorter side to `short_side`, longer at most
-    /// `long_side`.
+    /// `long_side`. `none`: images keep their size.
     pub resize: ResizeMode,
     /// `[height, width]` for `fixed`.
     #[schemars(inner(range(min = 32)))]
@@ -169,6 +177,15 @@ pub struct TransformConfig {
     /// Pixels, for `keep_ratio`.
     #[schemars(range(min = 32))]
     pub long_side: usize,
+    /// Training of segmentation multiplies the size that an image is resized to by a factor drawn from
+    /// `[lowest, highest]`; `[1.0, 1.0]`: as it is.
+    #[schemars(extend("items" = {"type": "number", "exclusiveMinimum": 0}))]
+    pub scale_range: [f64; 2],
+    /// Training of segmentation takes a part of `[height, width]` after that, anywhere; smaller images
+    /// are padded at right and bottom, without labels. Empty: none, but `size` where `resize = "fixed"`
+    /// and `scale_range` scales.
+    #[schemars(inner(range(min = 32)))]
+    pub crop_size: Vec<usize>,
     /// Probability of a horizontal flip in training.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub flip_prob: f64,
@@ -187,6 +204,8 @@ pub enum ResizeMode {
     Fixed,
     /// Shorter side to a length, longer side bounded.
     KeepRatio,
+    /// Not at all.
+    None,
 }
 
 /// The procedural data set.
@@ -240,6 +259,57 @@ pub struct VocConfig {
     pub classes: Vec<String>,
     /// Train on objects marked `difficult` (evaluation treats them as crowd).
     pub keep_difficult: bool,
+}
+
+/// Folders of images and label maps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SegFolderConfig {
+    /// Folder of training images (JPEG or PNG).
+    #[schemars(extend("x-path" = "file"))]
+    pub train_images: PathBuf,
+    /// Folder of training label maps: for each image a PNG of its name, 8-bit gray or palette.
+    #[schemars(extend("x-path" = "file"))]
+    pub train_labels: PathBuf,
+    /// Folder of evaluation images.
+    #[schemars(extend("x-path" = "file"))]
+    pub val_images: PathBuf,
+    /// Folder of evaluation label maps.
+    #[schemars(extend("x-path" = "file"))]
+    pub val_labels: PathBuf,
+    /// Class names; the value of a pixel is an index into them.
+    pub classes: Vec<String>,
+    /// Values of pixels without a class, beside 255.
+    #[schemars(inner(range(max = 255)))]
+    pub ignore: Vec<u8>,
+}
+
+/// PASCAL VOC's segmentation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VocSegConfig {
+    /// Folder with `SegmentationClass`, `ImageSets/Segmentation` and `JPEGImages`.
+    #[schemars(extend("x-path" = "file"))]
+    pub root: PathBuf,
+    /// Name of the list in `ImageSets/Segmentation`.
+    pub train_split: String,
+    /// Name of the list in `ImageSets/Segmentation`.
+    pub val_split: String,
+    /// Class names in label order, `background` included; empty: VOC's 21.
+    pub classes: Vec<String>,
+}
+
+/// Cityscapes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CityscapesConfig {
+    /// Folder with `leftImg8bit` and `gtFine`.
+    #[schemars(extend("x-path" = "file"))]
+    pub root: PathBuf,
+    /// Name of the folder in both.
+    pub train_split: String,
+    /// Name of the folder in both.
+    pub val_split: String,
 }
 
 /// Architecture of one model.

@@ -1,31 +1,37 @@
 //! Data sets, transforms and the prefetching loader.
 //!
-//! A [`Dataset`] lists [`Record`]s and decodes pixels on demand; [`open`] finds it by the name in
+//! A [`Dataset`] lists [`Record`]s and decodes pixels and label maps on demand; [`open`] finds it by the name in
 //! the configuration. A [`Loader`] turns it into [`Batch`]es: order and augmentation draws depend
 //! on the seed, the epoch and the image alone, so workers and resume cannot change them.
 
+mod augmentation;
 mod coco;
 mod decode;
 mod fingerprint;
+mod label_map;
 mod loader;
 mod mask_crop;
 mod registry;
 mod resize;
+mod segmentation;
 mod selection;
 mod shapes;
 mod transforms;
 mod voc;
 
+pub use augmentation::{Augmentation, Crop, flip_drawn};
 pub use coco::CocoDataset;
 pub use decode::decode;
 pub use fingerprint::{fingerprint, input_fingerprint};
+pub use label_map::{IGNORE_LABEL, LabelMap};
 pub use loader::{Epoch, Loader, LoaderOptions, Skipped};
 pub use mask_crop::MaskCrop;
 pub use registry::{DatasetEntry, OpenDataset, Split, open};
 pub use resize::resize;
+pub use segmentation::LabelledFiles;
 pub use selection::Selection;
 pub use shapes::ShapesDataset;
-pub use transforms::{Sample, Transform, flip_drawn};
+pub use transforms::{Sample, Transform};
 pub use voc::VocDataset;
 
 /// Ground truth of one image as the network sees it: after resize and flip, crowd regions left out.
@@ -46,15 +52,15 @@ pub struct ImageMeta {
     pub image_id: i64,
     /// `[height, width]` of the original.
     pub original_size: [usize; 2],
-    /// `[height, width]` after resize, before padding.
+    /// `[height, width]` after resize and crop, before padding to the batch's.
     pub size: [usize; 2],
     /// Mirrored left to right.
     pub flipped: bool,
 }
 
 impl ImageMeta {
-    /// A box of the network input in pixels of the original image: resize and flip undone, then
-    /// clipped to the image.
+    /// A box of the network input, which must not be a crop, in pixels of the original image: resize
+    /// and flip undone, then clipped to the image.
     #[must_use]
     pub fn to_original(&self, box_xyxy: [f32; 4]) -> [f32; 4] {
         let [height, width] = self.size.map(|s| s as f64);
@@ -70,31 +76,22 @@ impl ImageMeta {
 }
 
 /// Images and their ground truth, padded to one size.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Batch {
     /// `[N, 3, H, W]` normalised, zero where padded.
     pub images: Vec<f32>,
     /// `[N, 3, H, W]`.
     pub shape: [usize; 4],
-    /// One an image.
+    /// One an image; without objects in segmentation.
     pub targets: Vec<ImageTargets>,
+    /// `[N, H, W]`: class of every pixel of `images`, [`IGNORE_LABEL`] where padded; empty in
+    /// detection.
+    pub label_maps: Vec<u8>,
+    /// One an image, as annotated: what an evaluation compares with; empty in detection and in
+    /// training.
+    pub original_label_maps: Vec<LabelMap>,
     /// One an image.
     pub metas: Vec<ImageMeta>,
-    /// `[N, H, W]`: class of every pixel of the network input, [`IGNORE_LABEL`] where it is not labelled
-    /// or padded; empty where the task has none.
-    pub label_maps: Vec<u8>,
-}
-
-/// Label of a pixel that neither teaches nor is scored.
-pub const IGNORE_LABEL: u8 = 255;
-
-/// A class for every pixel of an image.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LabelMap {
-    /// `[height, width]`.
-    pub size: [usize; 2],
-    /// Row-major, 0-based class indices, or [`IGNORE_LABEL`].
-    pub data: Vec<u8>,
 }
 
 /// One annotated object in pixels of the original image.
@@ -170,7 +167,7 @@ static NOTHING_LEFT_OUT: LeftOut = LeftOut {
     masks: Vec::new(),
 };
 
-/// A detection data set: records in a fixed order, pixels on demand.
+/// A data set: records in a fixed order, pixels and label maps on demand.
 pub trait Dataset: Send + Sync {
     /// Class names; a label is an index into them.
     fn classes(&self) -> &[String];
@@ -181,6 +178,26 @@ pub trait Dataset: Send + Sync {
     /// # Errors
     /// If the file is missing or broken; the message names it.
     fn pixels(&self, index: usize) -> Result<RgbPixels, DatasetError>;
+    /// Whether it is for segmentation: every image has a label map, and no record has objects.
+    fn has_label_maps(&self) -> bool {
+        false
+    }
+    /// Decodes the label map of image `index`, of the size of its [`Dataset::pixels`]; labels are
+    /// indices into [`Dataset::classes`] or [`IGNORE_LABEL`].
+    ///
+    /// # Errors
+    /// If the file is missing or broken, of another size than the image, or has a label that is
+    /// none; the message names file, value and pixel. If the data set has no label maps.
+    fn label_map(&self, index: usize) -> Result<LabelMap, DatasetError> {
+        Err(DatasetError::NoLabelMap {
+            image: self.records()[index].source.clone(),
+        })
+    }
+    /// What names the label maps beside images and classes: names of their files, how their values
+    /// become labels. For the fingerprint.
+    fn label_facts(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// Category id of each class in the annotation files, for result files; 1, 2, … unless the
     /// format has its own.
     fn category_ids(&self) -> Vec<i64> {
@@ -243,6 +260,12 @@ pub enum DatasetError {
         key: &'static str,
         /// What is wrong and what is accepted.
         reason: String,
+    },
+    /// A detection set was asked for a label map.
+    #[error("`{image}` has no label map: its data set is one of boxes; `data.dataset` names it")]
+    NoLabelMap {
+        /// The image's file.
+        image: String,
     },
     /// No such data set.
     #[error("unknown data set `{name}` (`data.dataset`); known: {known}")]

@@ -99,7 +99,7 @@ fn of_run(run: &mut Restored, args: &EvalArgs) -> Result<Metrics, EngineError> {
 fn of_file(args: &EvalArgs, checkpoint: &std::path::Path) -> anyhow::Result<Metrics> {
     let config = args.source.resolve()?.config;
     let model = export::load(checkpoint)?;
-    let dataset = data::open(&config.data, Split::Val)?;
+    let dataset = data::open(&config.data, model.task, Split::Val)?;
     if dataset.classes() != model.classes {
         return Err(EngineError::Classes {
             train: model.classes.join(", "),

@@ -120,7 +120,7 @@ fn taps(args: &TapsArgs) -> anyhow::Result<i32> {
     let config = source.resolve()?.config;
     let num_classes = match args.num_classes {
         Some(count) => count as usize,
-        None => open(&config.data, Split::Val)?.classes().len(),
+        None => open(&config.data, config.task, Split::Val)?.classes().len(),
     };
     let student = build(&config.student, config.task, num_classes)?;
     let Some(teacher) = config.teacher_named(&args.teacher) else {
@@ -134,7 +134,7 @@ fn taps(args: &TapsArgs) -> anyhow::Result<i32> {
     let teacher = build(&teacher.model, config.task, num_classes)?;
     let input_size = match args.input_size.as_deref() {
         Some(&[height, width]) => [height as usize, width as usize],
-        _ => configured_size(&config.data),
+        _ => configured_size(&config.data)?,
     };
     let tried_size = input_size.map(|extent| extent.min(TRIED_PIXELS));
     let input_size = padded(input_size, student.as_ref());
@@ -152,12 +152,18 @@ fn taps(args: &TapsArgs) -> anyhow::Result<i32> {
     Ok(exit_code::OK)
 }
 
-fn configured_size(data: &DataConfig) -> [usize; 2] {
+fn configured_size(data: &DataConfig) -> anyhow::Result<[usize; 2]> {
     let transform = &data.transform;
-    match transform.resize {
+    if let [height, width] = transform.crop_size[..] {
+        return Ok([height, width]);
+    }
+    Ok(match transform.resize {
         ResizeMode::Fixed => transform.size,
         ResizeMode::KeepRatio => [transform.short_side, transform.long_side],
-    }
+        ResizeMode::None => anyhow::bail!(
+            "images keep their size (`data.transform.resize = \"none\"`): give one by `--input-size`"
+        ),
+    })
 }
 
 /// Inputs are padded before the network sees them.

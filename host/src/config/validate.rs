@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use super::error::ProblemKind;
 use super::schema::Finding;
-use super::{Config, ModelConfig, ScheduleKind, TrainConfig, TransformConfig};
+use super::{Config, ModelConfig, ScheduleKind, Task, TrainConfig, TransformConfig};
 use crate::device::ComputeDevice;
 
 mod methods;
@@ -18,7 +18,7 @@ mod teachers;
 pub(super) fn rules(config: &Config, single: &Json) -> Vec<Finding> {
     let mut rules = Rules::default();
     dataset(config, &mut rules);
-    transform(&config.data.transform, &mut rules);
+    transform(&config.data.transform, config.task, &mut rules);
     model("student", &config.student, false, &mut rules);
     teachers::rules(config, &mut rules);
     train(&config.train, &mut rules);
@@ -70,6 +70,20 @@ fn dataset(config: &Config, rules: &mut Rules) {
             ("data.coco.val_annotations", &data.coco.val_annotations),
         ],
         "voc" => &[("data.voc.root", &data.voc.root)],
+        "seg_folder" => &[
+            (
+                "data.seg_folder.train_images",
+                &data.seg_folder.train_images,
+            ),
+            (
+                "data.seg_folder.train_labels",
+                &data.seg_folder.train_labels,
+            ),
+            ("data.seg_folder.val_images", &data.seg_folder.val_images),
+            ("data.seg_folder.val_labels", &data.seg_folder.val_labels),
+        ],
+        "voc_seg" => &[("data.voc_seg.root", &data.voc_seg.root)],
+        "cityscapes" => &[("data.cityscapes.root", &data.cityscapes.root)],
         _ => &[],
     };
     for (key, path) in needed {
@@ -80,16 +94,79 @@ fn dataset(config: &Config, rules: &mut Rules) {
             )
         });
     }
-    let mut classes = data.voc.classes.clone();
-    classes.sort_unstable();
-    for pair in classes.windows(2).filter(|pair| pair[0] == pair[1]) {
-        rules.require(false, "data.voc.classes", || {
-            format!("`{}` stands twice", pair[0])
+    let tasks: &[Task] = match data.dataset.as_str() {
+        "coco" | "voc" => &[Task::Detection],
+        "seg_folder" | "voc_seg" | "cityscapes" => &[Task::Segmentation],
+        _ => &[Task::Detection, Task::Segmentation],
+    };
+    rules.require(tasks.contains(&config.task), "data.dataset", || {
+        let has = match config.task {
+            Task::Detection => "label maps and no boxes",
+            Task::Segmentation => "boxes and no label maps",
+        };
+        format!(
+            "`{}` has {has}, and `task` is \"{}\"; choose another data set or task",
+            data.dataset,
+            config.task.name()
+        )
+    });
+    class_names("data.voc.classes", &data.voc.classes, rules);
+    class_names("data.voc_seg.classes", &data.voc_seg.classes, rules);
+    class_names("data.seg_folder.classes", &data.seg_folder.classes, rules);
+    let named = data.dataset != "seg_folder" || !data.seg_folder.classes.is_empty();
+    rules.require(named, "data.seg_folder.classes", || {
+        "`data.dataset = \"seg_folder\"` needs the names of its classes, in the order of their values"
+            .to_owned()
+    });
+    for (key, classes) in [
+        ("data.voc_seg.classes", &data.voc_seg.classes),
+        ("data.seg_folder.classes", &data.seg_folder.classes),
+    ] {
+        rules.require(classes.len() <= 255, key, || {
+            format!(
+                "a label map has room for 255 classes, got {}",
+                classes.len()
+            )
         });
     }
 }
 
-fn transform(transform: &TransformConfig, rules: &mut Rules) {
+fn class_names(key: &str, names: &[String], rules: &mut Rules) {
+    let mut names = names.to_vec();
+    names.sort_unstable();
+    for pair in names.windows(2).filter(|pair| pair[0] == pair[1]) {
+        rules.require(false, key, || format!("`{}` stands twice", pair[0]));
+    }
+}
+
+fn transform(transform: &TransformConfig, task: Task, rules: &mut Rules) {
+    let [low, high] = transform.scale_range;
+    rules.require(low <= high, "data.transform.scale_range", || {
+        format!("expected `[lowest, highest]`, got [{low}, {high}]")
+    });
+    let crop = &transform.crop_size;
+    rules.require(
+        matches!(crop.len(), 0 | 2),
+        "data.transform.crop_size",
+        || {
+            format!(
+                "expected `[height, width]`, or `[]`, got {} numbers",
+                crop.len()
+            )
+        },
+    );
+    let detection = task == Task::Detection;
+    let why = "boxes are neither scaled at random nor cropped; it is for `task = \"segmentation\"`";
+    rules.require(
+        !detection || [low, high] == [1.0, 1.0],
+        "data.transform.scale_range",
+        || format!("{why}: leave it `[1.0, 1.0]`"),
+    );
+    rules.require(
+        !detection || crop.is_empty(),
+        "data.transform.crop_size",
+        || format!("{why}: leave it `[]`"),
+    );
     let (short, long) = (transform.short_side, transform.long_side);
     rules.require(short <= long, "data.transform.long_side", || {
         format!("must be at least `data.transform.short_side` ({short}), got {long}")

@@ -15,9 +15,9 @@ use super::{
     Dataset, DatasetEntry, DatasetError, LeftOut, Object, Record, RgbPixels, Split, box_fault,
     clipped,
 };
-use crate::config::{DataConfig, OnError};
+use crate::config::{DataConfig, OnError, Task};
 
-inventory::submit! { DatasetEntry { name: "coco", open } }
+inventory::submit! { DatasetEntry { name: "coco", tasks: &[Task::Detection], open } }
 
 /// A split in COCO's format.
 ///
@@ -75,7 +75,7 @@ struct Category {
     name: String,
 }
 
-fn open(config: &DataConfig, split: Split) -> Result<Arc<dyn Dataset>, DatasetError> {
+fn open(config: &DataConfig, _: Task, split: Split) -> Result<Arc<dyn Dataset>, DatasetError> {
     let coco = &config.coco;
     let (annotations, images) = match split {
         Split::Train => (

@@ -10,9 +10,10 @@ use crate::state::hex;
 
 /// SHA-256, lowercase hex, over class names and category ids and the ordered images: id, file name
 /// (not its folder, so that a moved copy is the same set), size and all objects, with their masks
-/// where there are any.
+/// where there are any; of a segmentation set also the names of the label maps' files and how their
+/// values become labels.
 ///
-/// Pixels are not read: a replaced image of the same name and size is not seen.
+/// Pixels are not read: a replaced image or label map of the same name and size is not seen.
 #[must_use]
 pub fn fingerprint(dataset: &dyn Dataset) -> String {
     hex(&digest(dataset).finalize())
@@ -61,6 +62,14 @@ fn digest(dataset: &dyn Dataset) -> Sha256 {
         for object in objects() {
             // A crop has 49 bits.
             number(&mut hasher, object.mask.map_or(u64::MAX, MaskCrop::bits));
+        }
+    }
+    if dataset.has_label_maps() {
+        text(&mut hasher, "label maps");
+        let facts = dataset.label_facts();
+        number(&mut hasher, facts.len() as u64);
+        for fact in &facts {
+            text(&mut hasher, fact);
         }
     }
     hasher

@@ -9,7 +9,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use self::pool::Pool;
-use super::{Batch, Dataset, DatasetError, Sample, Transform, flip_drawn};
+use super::{
+    Augmentation, Batch, Dataset, DatasetError, IGNORE_LABEL, LabelMap, Sample, Transform,
+    flip_drawn,
+};
 use crate::config::{DataConfig, OnError, TransformConfig};
 use crate::rng::KeyedRng;
 
@@ -24,13 +27,13 @@ pub struct LoaderOptions {
     pub seed: u64,
     /// Batches are padded at right and bottom to a multiple of it.
     pub size_divisor: usize,
-    /// Resize, flip, normalise.
+    /// Resize, crop, flip, normalise.
     pub transform: TransformConfig,
-    /// Shuffles, mirrors and drops the last incomplete batch.
+    /// Shuffles, augments and drops the last incomplete batch.
     pub training: bool,
     /// What a broken image does.
     pub on_error: OnError,
-    /// Leaves out images without any object that is not a crowd region.
+    /// In detection, leaves out images without any object that is not a crowd region.
     pub filter_empty: bool,
     /// Only the first so many images of the data set; 0: all.
     pub max_images: usize,
@@ -53,7 +56,7 @@ impl LoaderOptions {
         }
     }
 
-    /// For evaluation: every image once, in order, not mirrored; the last batch may be smaller.
+    /// For evaluation: every image once, in order, not augmented; the last batch may be smaller.
     #[must_use]
     pub fn evaluation(
         config: &DataConfig,
@@ -88,7 +91,11 @@ pub struct Skipped {
 ///
 /// # Determinism
 /// Batch `b` of epoch `e` is a function of data set, options but `workers`, `e` and `b`. Training
-/// draws the order from `(seed, epoch)` and each flip from `(seed, epoch, image id)`.
+/// draws the order from `(seed, epoch)` and flip, scale and crop from `(seed, epoch, image id)`.
+///
+/// # Segmentation
+/// A batch has the label map of every image, moved with its pixels. In evaluation it has the
+/// original ones as well: predictions are brought to their size and compared there.
 ///
 /// # Broken images
 /// With [`OnError::Error`] the first one ends the epoch. With [`OnError::Skip`] it is counted, and
@@ -133,6 +140,7 @@ impl Loader {
         if options.size_divisor == 0 {
             return Err(fault("size_divisor", "must be at least 1"));
         }
+        let segmentation = dataset.has_label_maps();
         let limit = match options.max_images {
             0 => usize::MAX,
             limit => limit,
@@ -143,7 +151,9 @@ impl Loader {
             .enumerate()
             .take(limit)
             .filter(|(_, record)| {
-                !options.filter_empty || record.objects.iter().any(|object| !object.is_crowd)
+                segmentation
+                    || !options.filter_empty
+                    || record.objects.iter().any(|object| !object.is_crowd)
             })
             .map(|(index, _)| index)
             .collect();
@@ -313,7 +323,7 @@ impl Source {
     }
 
     /// The image at `position`, or under policy `skip` its stand-in (training) or nothing.
-    fn sample(&self, plan: &Plan, position: usize) -> Result<Option<Sample>, DatasetError> {
+    fn sample(&self, plan: &Plan, position: usize) -> Result<Option<Read>, DatasetError> {
         let images = plan.order.len();
         let mut last = String::new();
         for offset in 0..images {
@@ -328,7 +338,7 @@ impl Source {
     }
 
     /// Decodes and transforms one image; the inner error is one that the policy tolerates.
-    fn read(&self, epoch: u64, index: usize) -> Result<Result<Sample, String>, DatasetError> {
+    fn read(&self, epoch: u64, index: usize) -> Result<Result<Read, String>, DatasetError> {
         let known = self
             .broken
             .lock()
@@ -339,14 +349,12 @@ impl Source {
             return Ok(Err(reason));
         }
         let options = &self.options;
-        match self.dataset.pixels(index) {
-            Ok(pixels) => {
-                let record = &self.dataset.records()[index];
-                let probability = options.transform.flip_prob;
-                let flip = options.training
-                    && flip_drawn(probability, options.seed, epoch, record.image_id);
-                Ok(Ok(self.transform.apply(record, &pixels, flip)))
-            }
+        let sample = match self.dataset.has_label_maps() {
+            false => self.with_boxes(epoch, index),
+            true => self.with_labels(epoch, index),
+        };
+        match sample {
+            Ok(sample) => Ok(Ok(sample)),
             Err(error) if options.on_error == OnError::Error => Err(error),
             Err(error) => {
                 let reason = error.to_string();
@@ -358,12 +366,53 @@ impl Source {
             }
         }
     }
+
+    fn with_boxes(&self, epoch: u64, index: usize) -> Result<Read, DatasetError> {
+        let pixels = self.dataset.pixels(index)?;
+        let record = &self.dataset.records()[index];
+        let options = &self.options;
+        let probability = options.transform.flip_prob;
+        let flip =
+            options.training && flip_drawn(probability, options.seed, epoch, record.image_id);
+        Ok(Read {
+            sample: self.transform.apply(record, &pixels, flip),
+            original_labels: None,
+        })
+    }
+
+    fn with_labels(&self, epoch: u64, index: usize) -> Result<Read, DatasetError> {
+        let pixels = self.dataset.pixels(index)?;
+        let labels = self.dataset.label_map(index)?;
+        let record = &self.dataset.records()[index];
+        let options = &self.options;
+        let augmentation = if options.training {
+            let config = &options.transform;
+            Augmentation::drawn(config, options.seed, epoch, record.image_id)
+        } else {
+            Augmentation::NONE
+        };
+        let apply = |labels| {
+            let transform = &self.transform;
+            transform.apply_labelled(record, &pixels, labels, &augmentation)
+        };
+        Ok(Read {
+            sample: apply(&labels),
+            original_labels: (!options.training).then_some(labels),
+        })
+    }
+}
+
+/// One image that was read.
+struct Read {
+    sample: Sample,
+    /// In evaluation of segmentation.
+    original_labels: Option<LabelMap>,
 }
 
 /// Pads to the largest extents, rounded up to a multiple of `divisor`.
-fn collate(samples: Vec<Sample>, divisor: usize) -> Batch {
+fn collate(samples: Vec<Read>, divisor: usize) -> Batch {
     let extent = |axis: usize| {
-        let largest = samples.iter().map(|sample| sample.meta.size[axis]).max();
+        let largest = samples.iter().map(|read| read.sample.meta.size[axis]).max();
         largest.unwrap_or(0).next_multiple_of(divisor)
     };
     let [height, width] = [extent(0), extent(1)];
@@ -371,11 +420,20 @@ fn collate(samples: Vec<Sample>, divisor: usize) -> Batch {
         images: vec![0.0; samples.len() * 3 * height * width],
         shape: [samples.len(), 3, height, width],
         targets: Vec::with_capacity(samples.len()),
+        label_maps: Vec::new(),
+        original_label_maps: Vec::new(),
         metas: Vec::with_capacity(samples.len()),
         label_maps: Vec::new(),
     };
     let images = batch.images.chunks_exact_mut(3 * height * width);
-    for (out, sample) in images.zip(samples) {
+    for (
+        out,
+        Read {
+            sample,
+            original_labels,
+        },
+    ) in images.zip(samples)
+    {
         let [rows, columns] = sample.meta.size;
         let planes = sample.image.chunks_exact(rows * columns);
         for (out, plane) in out.chunks_exact_mut(height * width).zip(planes) {
@@ -383,6 +441,16 @@ fn collate(samples: Vec<Sample>, divisor: usize) -> Batch {
                 out[..columns].copy_from_slice(row);
             }
         }
+        if let Some(labels) = sample.label_map {
+            let start = batch.label_maps.len();
+            let end = start + height * width;
+            batch.label_maps.resize(end, IGNORE_LABEL);
+            let out = batch.label_maps[start..].chunks_exact_mut(width);
+            for (out, row) in out.zip(labels.data.chunks_exact(columns)) {
+                out[..columns].copy_from_slice(row);
+            }
+        }
+        batch.original_label_maps.extend(original_labels);
         batch.targets.push(sample.targets);
         batch.metas.push(sample.meta);
     }

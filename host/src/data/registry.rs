@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Dataset, DatasetError};
-use crate::config::DataConfig;
+use crate::config::{DataConfig, Task};
 
 /// Which part of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,26 +26,44 @@ impl Split {
 }
 
 /// Opens one split.
-pub type OpenDataset = fn(&DataConfig, Split) -> Result<Arc<dyn Dataset>, DatasetError>;
+pub type OpenDataset = fn(&DataConfig, Task, Split) -> Result<Arc<dyn Dataset>, DatasetError>;
 
 /// A data set that configurations can name; registered with `inventory::submit!`.
 pub struct DatasetEntry {
     /// The name in `data.dataset`.
     pub name: &'static str,
-    /// Opens one split.
+    /// What can be learned from it.
+    pub tasks: &'static [Task],
+    /// Opens one split for one of these tasks.
     pub open: OpenDataset,
 }
 inventory::collect!(DatasetEntry);
 
-/// Opens the data set that `config` names. Relative paths are relative to the working directory.
+/// Opens the data set that `config` names for `task`. Relative paths are relative to the working directory.
 ///
 /// # Errors
-/// If the name is unknown, a key that the data set needs is empty, a file is missing or malformed,
-/// or the split holds no image.
-pub fn open(config: &DataConfig, split: Split) -> Result<Arc<dyn Dataset>, DatasetError> {
+/// If the name is unknown, the data set has not what the task learns from, a key that it needs is
+/// empty, a file is missing or malformed, or the split holds no image.
+pub fn open(
+    config: &DataConfig,
+    task: Task,
+    split: Split,
+) -> Result<Arc<dyn Dataset>, DatasetError> {
     for entry in inventory::iter::<DatasetEntry> {
         if entry.name == config.dataset {
-            return (entry.open)(config, split);
+            if !entry.tasks.contains(&task) {
+                let tasks: Vec<&str> = entry.tasks.iter().map(|task| task.name()).collect();
+                return Err(DatasetError::Config {
+                    key: "data.dataset",
+                    reason: format!(
+                        "`{}` is a data set of {}, and `task` is {}",
+                        entry.name,
+                        tasks.join(" and "),
+                        task.name()
+                    ),
+                });
+            }
+            return (entry.open)(config, task, split);
         }
     }
     let mut known: Vec<&str> = inventory::iter::<DatasetEntry>
@@ -69,25 +87,69 @@ pub(super) fn default_config() -> DataConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Sources;
 
     #[test]
     fn the_default_opens() {
         let mut config = default_config();
         config.shapes.num_train = 3;
         config.shapes.num_val = 2;
-        assert_eq!(open(&config, Split::Train).unwrap().records().len(), 3);
-        assert_eq!(open(&config, Split::Val).unwrap().records().len(), 2);
+        assert_eq!(
+            open(&config, Task::Detection, Split::Train)
+                .unwrap()
+                .records()
+                .len(),
+            3
+        );
+        assert_eq!(
+            open(&config, Task::Detection, Split::Val)
+                .unwrap()
+                .records()
+                .len(),
+            2
+        );
     }
 
     #[test]
     fn an_unknown_name_lists_the_known_ones() {
         let mut config = default_config();
         config.dataset = "imagenet".into();
-        let message = open(&config, Split::Train).err().unwrap().to_string();
+        let message = open(&config, Task::Detection, Split::Train)
+            .err()
+            .unwrap()
+            .to_string();
         assert_eq!(
             message,
-            "unknown data set `imagenet` (`data.dataset`); known: coco, shapes, voc"
+            "unknown data set `imagenet` (`data.dataset`); known: cityscapes, coco, seg_folder, shapes, voc, voc_seg"
         );
+    }
+
+    #[test]
+    fn a_data_set_is_refused_for_a_task_that_it_cannot_serve() {
+        for entry in inventory::iter::<DatasetEntry> {
+            for task in [Task::Detection, Task::Segmentation] {
+                let sources = Sources {
+                    set: vec![
+                        format!("task={}", task.name()),
+                        format!("data.dataset={}", entry.name),
+                    ],
+                    ..Sources::default()
+                };
+                let words = format!("and `task` is \"{}\"", task.name());
+                let refused = |message: String| message.contains(&words);
+                let serves = entry.tasks.contains(&task);
+                let by_rule = sources
+                    .resolve()
+                    .err()
+                    .is_some_and(|e| refused(e.to_string()));
+                assert_eq!(by_rule, !serves, "{}: {task:?}", entry.name);
+                let mut config = default_config();
+                config.dataset = entry.name.into();
+                let by_open = open(&config, task, Split::Val).err();
+                let message = by_open.map(|e| e.to_string()).unwrap_or_default();
+                assert_eq!(message.contains("is a data set of"), !serves, "{message}");
+            }
+        }
     }
 
     #[test]
@@ -99,7 +161,10 @@ mod tests {
         ] {
             let mut config = default_config();
             config.dataset = name.into();
-            let message = open(&config, split).err().unwrap().to_string();
+            let message = open(&config, Task::Detection, split)
+                .err()
+                .unwrap()
+                .to_string();
             assert!(message.contains(key), "{message}");
         }
     }

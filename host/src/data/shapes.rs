@@ -1,6 +1,6 @@
-//! A detection set made in memory: flat shapes on cluttered ground, no download.
+//! A data set made in memory: flat shapes on cluttered ground, no download.
 //!
-//! Made to tell detectors apart after minutes of training: three size ranges, crowding, occlusion,
+//! Made to tell models apart after minutes of training: three size ranges, crowding, occlusion,
 //! truncation at the border, textures and colours drawn without regard to the class, strokes and
 //! blots that are no object, and sensor noise.
 
@@ -12,10 +12,14 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use self::scene::{Scene, Visible};
-use super::{Dataset, DatasetEntry, DatasetError, Object, Record, RgbPixels, Split};
-use crate::config::{DataConfig, ShapesConfig};
+use super::{Dataset, DatasetEntry, DatasetError, LabelMap, Object, Record, RgbPixels, Split};
+use crate::config::{DataConfig, ShapesConfig, Task};
 
-inventory::submit! { DatasetEntry { name: "shapes", open } }
+inventory::submit! { DatasetEntry {
+    name: "shapes",
+    tasks: &[Task::Detection, Task::Segmentation],
+    open,
+} }
 
 /// Raised with every change of the generator that changes an image: part of each record's name and
 /// thereby of the fingerprint.
@@ -24,6 +28,8 @@ const VERSION: u32 = 1;
 const MIN_VISIBLE: f64 = 0.25;
 /// Likewise one with fewer visible pixels: nobody could tell its class.
 const MIN_PIXELS: usize = 24;
+/// First class of the segmentation set; its labels are those of the objects plus one.
+const BACKGROUND: &str = "background";
 /// Largest and smallest extent of an image, pixels.
 const EXTENTS: std::ops::RangeInclusive<usize> = 32..=1024;
 
@@ -37,16 +43,23 @@ const EXTENTS: std::ops::RangeInclusive<usize> = 32..=1024;
 /// - Masks hold the visible pixels too: what stands in front is cut out, clutter is not.
 /// - `area` is the box's, so that size ranges mean the same for objects and detections.
 /// - Image ids count from 1.
+/// - For segmentation ([`ShapesDataset::labelled`]) the images are the same, and what the objects are
+///   is in the label maps alone: a pixel has the class of the object that is seen there, however
+///   little of it is seen, and ground and clutter are `background`, class 0. None is left open.
 #[derive(Debug)]
 pub struct ShapesDataset {
     config: ShapesConfig,
     split: Split,
+    task: Task,
     classes: Vec<String>,
     records: Vec<Record>,
 }
 
-fn open(config: &DataConfig, split: Split) -> Result<Arc<dyn Dataset>, DatasetError> {
-    Ok(Arc::new(ShapesDataset::new(&config.shapes, split)?))
+fn open(config: &DataConfig, task: Task, split: Split) -> Result<Arc<dyn Dataset>, DatasetError> {
+    Ok(Arc::new(match task {
+        Task::Detection => ShapesDataset::new(&config.shapes, split)?,
+        Task::Segmentation => ShapesDataset::labelled(&config.shapes, split)?,
+    }))
 }
 
 impl ShapesDataset {
@@ -77,9 +90,28 @@ impl ShapesDataset {
         Ok(ShapesDataset {
             config: config.clone(),
             split,
+            task: Task::Detection,
             classes: scene::CLASSES.map(String::from).to_vec(),
             records,
         })
+    }
+
+    /// The same images for segmentation.
+    ///
+    /// # Errors
+    /// As [`ShapesDataset::new`].
+    pub fn labelled(config: &ShapesConfig, split: Split) -> Result<Self, DatasetError> {
+        let mut dataset = ShapesDataset::new(config, split)?;
+        dataset.task = Task::Segmentation;
+        dataset.classes.insert(0, BACKGROUND.to_owned());
+        for record in &mut dataset.records {
+            record.objects.clear();
+        }
+        Ok(dataset)
+    }
+
+    fn scene(&self, index: usize) -> Scene {
+        Scene::lay_out(self.config.size, key(&self.config, self.split, index))
     }
 }
 
@@ -94,8 +126,25 @@ impl Dataset for ShapesDataset {
 
     fn pixels(&self, index: usize) -> Result<RgbPixels, DatasetError> {
         let key = key(&self.config, self.split, index);
-        let scene = Scene::lay_out(self.config.size, key);
-        Ok(paint::paint(&scene, key))
+        Ok(paint::paint(&self.scene(index), key))
+    }
+
+    fn has_label_maps(&self) -> bool {
+        self.task == Task::Segmentation
+    }
+
+    fn label_map(&self, index: usize) -> Result<LabelMap, DatasetError> {
+        if !self.has_label_maps() {
+            let image = self.records[index].source.clone();
+            return Err(DatasetError::NoLabelMap { image });
+        }
+        let scene = self.scene(index);
+        let label =
+            |owner: &Option<usize>| owner.map_or(0, |item| scene.items[item].class as u8 + 1);
+        Ok(LabelMap {
+            size: self.config.size,
+            data: scene.owners().iter().map(label).collect(),
+        })
     }
 }
 
@@ -235,6 +284,46 @@ mod tests {
                 if index == 0 {
                     assert_eq!(dataset.pixels(0).unwrap().data.len(), size[0] * size[1] * 3);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn label_maps_show_what_is_seen_of_the_objects() {
+        let config = config(20);
+        let (boxes, labelled) = (
+            train(&config),
+            ShapesDataset::labelled(&config, Split::Train).unwrap(),
+        );
+        assert_eq!(labelled.classes()[0], "background");
+        assert_eq!(labelled.classes()[1..], *boxes.classes());
+        assert_ne!(fingerprint(&boxes), fingerprint(&labelled));
+        assert!(boxes.label_map(0).is_err() && !boxes.has_label_maps());
+        for index in 0..20 {
+            assert_eq!(
+                boxes.pixels(index).unwrap(),
+                labelled.pixels(index).unwrap()
+            );
+            assert!(labelled.records()[index].objects.is_empty());
+            let map = labelled.label_map(index).unwrap();
+            assert_eq!(map.size, [128, 128]);
+            // The tight box over the pixels of a class is the one over the boxes of its objects,
+            // crowd regions included.
+            for class in 0..boxes.classes().len() {
+                let objects = boxes.records()[index].objects.iter();
+                let around = |a: [f32; 4], b: [f32; 4]| {
+                    let [x1, y1] = [a[0].min(b[0]), a[1].min(b[1])];
+                    [x1, y1, a[2].max(b[2]), a[3].max(b[3])]
+                };
+                let expected = objects
+                    .filter(|object| object.label == class)
+                    .map(|object| object.box_xyxy)
+                    .reduce(around);
+                let seen = (0..map.data.len())
+                    .filter(|&p| usize::from(map.data[p]) == class + 1)
+                    .map(|p| [p % 128, p / 128, p % 128 + 1, p / 128 + 1].map(|v| v as f32))
+                    .reduce(around);
+                assert_eq!(seen, expected, "image {index}, class {class}");
             }
         }
     }

@@ -11,9 +11,9 @@ use super::decode::{decode_annotated, stored_size};
 use super::{
     Dataset, DatasetEntry, DatasetError, LeftOut, Object, Record, RgbPixels, Split, box_fault,
 };
-use crate::config::{DataConfig, OnError, VocConfig};
+use crate::config::{DataConfig, OnError, Task, VocConfig};
 
-inventory::submit! { DatasetEntry { name: "voc", open } }
+inventory::submit! { DatasetEntry { name: "voc", tasks: &[Task::Detection], open } }
 
 /// Tried in turn for `JPEGImages/<id>.<extension>`, before the XML's own `filename`.
 const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "JPG", "PNG"];
@@ -37,7 +37,7 @@ pub struct VocDataset {
     left_out: LeftOut,
 }
 
-fn open(config: &DataConfig, split: Split) -> Result<Arc<dyn Dataset>, DatasetError> {
+fn open(config: &DataConfig, _: Task, split: Split) -> Result<Arc<dyn Dataset>, DatasetError> {
     if config.voc.root.as_os_str().is_empty() {
         return Err(DatasetError::Config {
             key: "data.voc.root",

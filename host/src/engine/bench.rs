@@ -191,7 +191,7 @@ impl StepBench {
                 shape,
                 targets: targets.collect(),
                 metas,
-                label_maps: Vec::new(),
+                ..Batch::default()
             }),
             step: 0,
             seed: config.seed,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::config::{DataConfig, EvalConfig, Task};
+use crate::config::{DataConfig, EvalConfig};
 use crate::data::{Batch, Dataset, Loader, LoaderOptions};
 use crate::distill::Distiller;
 use crate::distill::taps::STUDENT;
@@ -50,13 +50,7 @@ impl EvaluationSet<'_> {
     /// Every image once, in order.
     fn loader(&self, size_divisor: usize) -> Result<Loader, EngineError> {
         let (size, limit) = (self.eval.batch_size, self.eval.max_images);
-        let options = LoaderOptions {
-            task: match self.dataset.has_label_maps() {
-                true => Task::Segmentation,
-                false => Task::Detection,
-            },
-            ..LoaderOptions::evaluation(self.data, size, size_divisor, limit)
-        };
+        let options = LoaderOptions::evaluation(self.data, size, size_divisor, limit);
         Ok(Loader::new(Arc::clone(self.dataset), options)?)
     }
 }

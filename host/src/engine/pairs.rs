@@ -220,5 +220,6 @@ fn batch(model: &dyn Model, input_size: [usize; 2], seed: u64) -> Batch {
                 .map(|pixel| (pixel % model.num_classes()) as u8)
                 .collect(),
         },
+        ..Batch::default()
     }
 }

@@ -49,8 +49,8 @@ impl Datasets {
     /// # Errors
     /// If a file is missing or broken, or the splits have different classes.
     pub fn open(config: &Config) -> Result<Self, EngineError> {
-        let train = open(&config.data, Split::Train)?;
-        let val = open(&config.data, Split::Val)?;
+        let train = open(&config.data, config.task, Split::Train)?;
+        let val = open(&config.data, config.task, Split::Val)?;
         if train.classes() != val.classes() {
             return Err(EngineError::Classes {
                 train: train.classes().join(", "),

@@ -134,7 +134,7 @@ mod tests {
                 size: [2, 4],
                 flipped: false,
             }],
-            label_maps: vec![],
+            ..Batch::default()
         };
         Scene::new(&batch, &transform)
     }

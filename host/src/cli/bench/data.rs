@@ -58,6 +58,8 @@ fn measure(args: &DataArgs) -> anyhow::Result<Report> {
         size,
         short_side: 1,
         long_side: 1,
+        scale_range: [1.0; 2],
+        crop_size: Vec::new(),
         flip_prob: 0.0,
         mean: [0.5; 3],
         std: [0.5; 3],

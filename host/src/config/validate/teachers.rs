@@ -52,7 +52,14 @@ fn teacher(at: &str, teacher: &TeacherConfig, config: &Config, rules: &mut Rules
             size.len()
         )
     });
-    let fixed = config.data.transform.resize == ResizeMode::Fixed;
+    let transform = &config.data.transform;
+    let whole = transform.crop_size.is_empty() && transform.scale_range == [1.0, 1.0];
+    rules.require(size.is_empty() || whole, &key, || {
+        "needs whole images: a crop of the student's (`data.transform.crop_size`, \
+         `data.transform.scale_range`) says nothing of the teacher's scale; leave it `[]`"
+            .to_owned()
+    });
+    let fixed = transform.resize == ResizeMode::Fixed;
     rules.require(size.is_empty() || fixed, &key, || {
         "needs `data.transform.resize = \"fixed\"`: images that keep their ratio have no size in \
          common; leave it `[]`"

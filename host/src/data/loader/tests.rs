@@ -11,6 +11,8 @@ struct Numbered {
     broken: Vec<usize>,
     panics: Option<usize>,
     reads: Arc<AtomicUsize>,
+    /// Label maps of the index modulo 5; that of image 4 is broken.
+    labelled: bool,
 }
 
 fn numbered(images: usize) -> Numbered {
@@ -38,6 +40,7 @@ fn numbered(images: usize) -> Numbered {
         broken: Vec::new(),
         panics: None,
         reads: Arc::default(),
+        labelled: false,
     }
 }
 
@@ -62,6 +65,22 @@ impl Dataset for Numbered {
         let size = self.records[index].size;
         let data = vec![index as u8; size[0] * size[1] * 3];
         Ok(RgbPixels { size, data })
+    }
+
+    fn has_label_maps(&self) -> bool {
+        self.labelled
+    }
+
+    fn label_map(&self, index: usize) -> Result<LabelMap, DatasetError> {
+        if index == 4 {
+            return Err(DatasetError::File {
+                path: "labels#4".into(),
+                reason: "broken".into(),
+            });
+        }
+        let size = self.records[index].size;
+        let data = vec![index as u8 % 5; size[0] * size[1]];
+        Ok(LabelMap { size, data })
     }
 }
 
@@ -326,4 +345,82 @@ fn senseless_options_name_their_key() {
             .to_string();
         assert!(message.contains(key), "{message}");
     }
+}
+
+fn labelled(images: usize) -> Numbered {
+    Numbered {
+        labelled: true,
+        ..numbered(images)
+    }
+}
+
+fn segmentation(batch_size: usize, training: bool) -> LoaderOptions {
+    let mut options = LoaderOptions {
+        task: Task::Segmentation,
+        on_error: OnError::Skip,
+        filter_empty: true,
+        ..options(batch_size, training)
+    };
+    options.transform.resize = crate::config::ResizeMode::None;
+    options
+}
+
+#[test]
+fn label_maps_lie_in_the_batch_as_images_do() {
+    let loader = loader(labelled(3), segmentation(3, false));
+    assert_eq!(loader.num_images(), 3, "images without objects take part");
+    let batch = collect(&loader, 0, 0).remove(0);
+    // Heights 4, 5, 6 and width 6, to a multiple of 4.
+    assert_eq!(batch.shape, [3, 3, 8, 8]);
+    let maps = batch.label_maps.chunks_exact(64);
+    assert_eq!(maps.len(), 3);
+    for (index, map) in maps.enumerate() {
+        for (y, row) in map.chunks_exact(8).enumerate() {
+            for (x, label) in row.iter().enumerate() {
+                let inside = y < 4 + index && x < 6;
+                assert_eq!(*label, if inside { index as u8 } else { IGNORE_LABEL });
+            }
+        }
+        let original = &batch.original_label_maps[index];
+        assert_eq!(original.size, [4 + index, 6]);
+        assert!(original.data.iter().all(|label| *label == index as u8));
+    }
+    assert_eq!(batch.targets, vec![crate::data::ImageTargets::default(); 3]);
+}
+
+#[test]
+fn crops_and_scales_do_not_depend_on_workers() {
+    let mut options = segmentation(4, true);
+    options.transform.scale_range = [0.5, 2.0];
+    options.transform.crop_size = vec![7, 9];
+    let straight = collect(&loader(labelled(23), options.clone()), 3, 0);
+    options.workers = 3;
+    let threaded = collect(&loader(labelled(23), options), 3, 0);
+    assert_same(&straight, &threaded);
+    for (a, b) in straight.iter().zip(&threaded) {
+        assert_eq!(a.shape, [4, 3, 8, 12]);
+        assert_eq!(a.label_maps.len(), 4 * 8 * 12);
+        assert_eq!(a.label_maps, b.label_maps);
+        assert!(a.original_label_maps.is_empty());
+        assert!(a.metas.iter().all(|meta| meta.size == [7, 9]));
+    }
+}
+
+#[test]
+fn a_broken_label_map_is_as_a_broken_image() {
+    let skipping = loader(labelled(6), segmentation(6, false));
+    let batch = collect(&skipping, 0, 0).remove(0);
+    assert_eq!(ids(&[batch]), [[100, 101, 102, 103, 105]]);
+    assert_eq!(skipping.skipped()[0].reason, "`labels#4`: broken");
+    let mut strict = segmentation(6, false);
+    strict.on_error = OnError::Error;
+    let error = loader(labelled(6), strict).epoch(0, 0).next().unwrap();
+    assert_eq!(error.unwrap_err().to_string(), "`labels#4`: broken");
+}
+
+#[test]
+fn segmentation_needs_label_maps() {
+    let error = Loader::new(Arc::new(numbered(3)), segmentation(1, true)).err();
+    let message = error.unwrap().to_string();
+    assert!(message.contains("data.dataset") && message.contains("label maps"));
 }

@@ -108,25 +108,36 @@ impl Scene {
         Scene { size, items }
     }
 
-    /// What is seen of each object; `None` where nothing is.
-    pub(super) fn visible(&self) -> Vec<Option<Visible>> {
+    /// Which object is seen at each pixel, row-major; `None`: ground or clutter.
+    pub(super) fn owners(&self) -> Vec<Option<usize>> {
+        self.owners_and_painted().0
+    }
+
+    /// As [`Scene::owners`], and how many pixels each object covers, seen or not.
+    fn owners_and_painted(&self) -> (Vec<Option<usize>>, Vec<usize>) {
         let [height, width] = self.size;
-        const NOBODY: usize = usize::MAX;
-        let mut owner = vec![NOBODY; height * width];
+        let mut owners = vec![None; height * width];
         let mut painted = vec![0; self.items.len()];
         for (index, item) in self.items.iter().enumerate() {
             item.for_each_pixel(self.size, |x, y, distance| {
                 if distance <= 0.0 {
-                    owner[y * width + x] = index;
+                    owners[y * width + x] = Some(index);
                     painted[index] += 1;
                 }
             });
         }
+        (owners, painted)
+    }
+
+    /// What is seen of each object; `None` where nothing is.
+    pub(super) fn visible(&self) -> Vec<Option<Visible>> {
+        let width = self.size[1];
+        let (owners, painted) = self.owners_and_painted();
         let mut visible: Vec<Option<Visible>> = self.items.iter().map(|_| None).collect();
-        for (position, &index) in owner
+        for (position, &index) in owners
             .iter()
             .enumerate()
-            .filter(|(_, index)| **index != NOBODY)
+            .filter_map(|(position, owner)| Some((position, owner.as_ref()?)))
         {
             let (x, y) = (position % width, position / width);
             let seen = visible[index].get_or_insert(Visible {
@@ -142,7 +153,7 @@ impl Scene {
         // Masks are relative to their boxes, which only now are whole.
         for (index, seen) in visible.iter_mut().enumerate() {
             if let Some(seen) = seen {
-                let shows = |x: f64, y: f64| owner[y as usize * width + x as usize] == index;
+                let shows = |x: f64, y: f64| owners[y as usize * width + x as usize] == Some(index);
                 seen.mask = MaskCrop::from_coverage(shows, seen.box_xyxy.map(|v| v as f32));
             }
         }

@@ -1,8 +1,9 @@
 use serde::Deserialize;
 
 use super::*;
-use crate::data::Object;
 use crate::data::registry::default_config;
+use crate::data::{Crop, Object};
+use crate::rng::KeyedRng;
 
 /// Made by `tests/golden/data/make_resize.py`.
 const GOLDEN: &str = include_str!("../../../../tests/golden/data/resize.json");
@@ -212,22 +213,6 @@ fn flip_is_an_involution() {
 }
 
 #[test]
-fn flips_depend_on_their_key_and_have_the_probability() {
-    let count = |probability: f64, epoch: u64| {
-        (0..4000)
-            .filter(|&id| flip_drawn(probability, 9, epoch, id))
-            .count()
-    };
-    assert_eq!((count(0.0, 0), count(1.0, 0)), (0, 4000));
-    // Five standard deviations of Binomial(4000, 0.3): 5 * sqrt(840) = 145.
-    assert!(count(0.3, 0).abs_diff(1200) <= 145);
-    let epoch =
-        |epoch: u64| -> Vec<bool> { (0..64).map(|id| flip_drawn(0.5, 9, epoch, id)).collect() };
-    assert_eq!(epoch(1), epoch(1));
-    assert_ne!(epoch(1), epoch(2));
-}
-
-#[test]
 fn senseless_configurations_name_their_key() {
     type Spoil = fn(&mut TransformConfig);
     let cases: [(Spoil, &str); 6] = [
@@ -243,6 +228,135 @@ fn senseless_configurations_name_their_key() {
         (|c| c.flip_prob = 1.5, "data.transform.flip_prob"),
         (|c| c.std[1] = 0.0, "data.transform.std"),
         (|c| c.mean[1] = f32::NAN, "data.transform.mean"),
+    ];
+    for (change, key) in cases {
+        let mut config = default_config().transform;
+        change(&mut config);
+        let message = Transform::new(&config).unwrap_err().to_string();
+        assert!(message.contains(key), "{message}");
+    }
+}
+
+/// An image whose red value is its label, so that both tell where a pixel came from.
+fn labelled(size: [usize; 2]) -> (RgbPixels, LabelMap) {
+    let data: Vec<u8> = (0..size[0] * size[1]).map(|p| (p % 251) as u8).collect();
+    let rgb = data.iter().flat_map(|&value| [value, 0, 0]).collect();
+    (RgbPixels { size, data: rgb }, LabelMap { size, data })
+}
+
+/// Values of red as bytes, `None` where it is 0: padding.
+fn reds(sample: &Sample) -> Vec<Option<u8>> {
+    let plane = &sample.image[..sample.image.len() / 3];
+    let byte = |v: &f32| ((v * 0.5 + 0.25) * 255.0).round() as u8;
+    plane.iter().map(|v| (*v != 0.0).then(|| byte(v))).collect()
+}
+
+fn unscaled() -> Transform {
+    let mut config = default_config().transform;
+    config.resize = ResizeMode::None;
+    // No byte is normalised to exactly 0.
+    (config.mean, config.std) = ([0.25; 3], [0.5; 3]);
+    Transform::new(&config).unwrap()
+}
+
+#[test]
+fn labels_stay_on_their_pixels_through_crop_and_flip() {
+    let (pixels, labels) = labelled([9, 11]);
+    let record = record([9, 11], &[]);
+    let transform = unscaled();
+    let mut rng = KeyedRng::new("crops", &[1]);
+    for round in 0..200 {
+        let augmentation = Augmentation {
+            scale: 1.0,
+            crop: Some(Crop {
+                size: [1 + rng.below(14), 1 + rng.below(14)],
+                place: [rng.uniform(), rng.uniform()],
+            }),
+            flip: round % 2 == 0,
+        };
+        let sample = transform.apply_labelled(&record, &pixels, &labels, &augmentation);
+        let map = sample.label_map.as_ref().unwrap();
+        assert_eq!(map.size, augmentation.crop.unwrap().size);
+        assert_eq!(sample.meta.size, map.size);
+        assert_eq!(sample.meta.original_size, [9, 11]);
+        for (red, label) in reds(&sample).into_iter().zip(&map.data) {
+            assert_eq!(red.unwrap_or(IGNORE_LABEL), *label, "{augmentation:?}");
+        }
+        // Padding is at right and bottom, whether mirrored or not.
+        for (y, row) in map.data.chunks_exact(map.size[1]).enumerate() {
+            for (x, label) in row.iter().enumerate() {
+                assert_eq!(*label == IGNORE_LABEL, y >= 9 || x >= 11);
+            }
+        }
+    }
+}
+
+#[test]
+fn crops_reach_both_ends() {
+    let (pixels, labels) = labelled([5, 5]);
+    let record = record([5, 5], &[]);
+    let first = |place: f64| {
+        let crop = Some(Crop {
+            size: [3, 3],
+            place: [place; 2],
+        });
+        let augmentation = Augmentation {
+            crop,
+            ..Augmentation::NONE
+        };
+        let sample = unscaled().apply_labelled(&record, &pixels, &labels, &augmentation);
+        sample.label_map.unwrap().data[0]
+    };
+    assert_eq!([0.0, 0.33].map(first), [0, 0]);
+    assert_eq!([0.34, 0.66].map(first), [6, 6]);
+    assert_eq!([0.67, 1.0 - f64::EPSILON].map(first), [12, 12]);
+}
+
+#[test]
+fn scaled_images_and_labels_have_one_geometry() {
+    // Quarters of one colour and label each: whatever the scale, a pixel whose neighbours are of its
+    // own quarter keeps its colour.
+    let size = [24, 36];
+    let quarter = |p: usize| (10 * (1 + (p / 36 / 12) * 2 + (p % 36) / 18)) as u8;
+    let data: Vec<u8> = (0..size[0] * size[1]).map(quarter).collect();
+    let pixels = RgbPixels {
+        size,
+        data: data.iter().flat_map(|&value| [value; 3]).collect(),
+    };
+    let labels = LabelMap { size, data };
+    let record = record(size, &[]);
+    for scale in [0.5, 0.77, 1.0, 1.31, 2.0] {
+        let augmentation = Augmentation {
+            scale,
+            ..Augmentation::NONE
+        };
+        let sample = unscaled().apply_labelled(&record, &pixels, &labels, &augmentation);
+        let expected = size.map(|extent| (extent as f64 * scale).round() as usize);
+        assert_eq!(sample.meta.size, expected);
+        let map = sample.label_map.as_ref().unwrap();
+        let matching = reds(&sample)
+            .iter()
+            .zip(&map.data)
+            .filter(|(red, label)| red.unwrap() == **label)
+            .count();
+        // All but the pixels that the two borders cross, at most two wide (bilinear).
+        let borders = 2 * (expected[0] + expected[1]);
+        assert!(map.data.len() - matching <= borders, "{scale}: {matching}");
+    }
+}
+
+#[test]
+fn random_scales_and_crops_name_their_key() {
+    type Spoil = fn(&mut TransformConfig);
+    let cases: [(Spoil, &str); 5] = [
+        (|c| c.scale_range = [2.0, 1.0], "data.transform.scale_range"),
+        (|c| c.scale_range = [0.0, 1.0], "data.transform.scale_range"),
+        (
+            |c| c.scale_range = [1.0, f64::INFINITY],
+            "data.transform.scale_range",
+        ),
+        (|c| c.crop_size = vec![40], "data.transform.crop_size"),
+        (|c| c.crop_size = vec![40, 0], "data.transform.crop_size"),
     ];
     for (change, key) in cases {
         let mut config = default_config().transform;

@@ -115,7 +115,7 @@ mod tests {
                 },
             ],
             metas: vec![meta(18), meta(20), meta(19)],
-            label_maps: vec![],
+            ..Batch::default()
         };
         assert_eq!(gt_boxes_xyxy(&batch).shape, [3, 4]);
         assert_eq!(gt_batch(&batch).values, TargetValues::I64(vec![0, 2, 2]));
@@ -148,7 +148,7 @@ mod tests {
             shape: [3, 3, 7, 7],
             targets,
             metas: vec![],
-            label_maps: vec![],
+            ..Batch::default()
         };
         let none = Target {
             shape: vec![0, 7, 7],

@@ -42,7 +42,7 @@ fn batch() -> Batch {
             };
             3
         ],
-        label_maps: vec![],
+        ..Batch::default()
     }
 }
 

@@ -72,7 +72,7 @@ struct Run {
 
 impl Run {
     fn new(config: &Config) -> Self {
-        let train = open(&config.data, Split::Train).unwrap();
+        let train = open(&config.data, config.task, Split::Train).unwrap();
         let detector = model::build(&config.student, config.task, train.classes().len()).unwrap();
         let options = LoaderOptions::training(&config.data, 0, detector.size_divisor());
         let detector: Arc<dyn Model> = Arc::from(detector);
@@ -243,7 +243,7 @@ fn maps_are_judged_and_images_evaluated_the_same_on_any_device() {
 fn judge_and_evaluate(mut config: Config, losses: usize) {
     // Below the probability that every anchor starts with.
     config.student.score_threshold = 0.005;
-    let dataset = open(&config.data, Split::Val).unwrap();
+    let dataset = open(&config.data, config.task, Split::Val).unwrap();
     let results = [false, true].map(|on_operations| {
         with_operations(on_operations, || {
             // A few steps, so that something is detected.

@@ -209,7 +209,7 @@ mod tests {
             shape: [2, 3, height, width],
             targets: vec![ImageTargets::default(); 2],
             metas: vec![meta.clone(), meta],
-            label_maps: Vec::new(),
+            ..Batch::default()
         };
         (batch, originals)
     }
