@@ -254,7 +254,7 @@ impl Learner {
         phase: &Phase,
     ) -> Result<Accumulated, EngineError> {
         let scale = 1.0 / micro_batches.len() as f32;
-        self.methods.weigh_at(call.step);
+        self.methods.weigh_at(call.step, phase);
         let none_yet = |bound: &Bound| {
             let params = bound.distiller.param_names().count();
             vec![Values::Host(Vec::new()); params]

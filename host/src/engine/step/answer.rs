@@ -67,7 +67,11 @@ pub(super) fn take_answer(
 ) {
     for ((name, value), (_, weight)) in answer.losses.iter().zip(distiller.losses()) {
         let name = names.loss(name);
-        let value = f64::from(*value) * weight * f64::from(scale);
+        // One that does not count may be anything, NaN too.
+        let value = match weight {
+            0.0 => 0.0,
+            weight => f64::from(*value) * weight * f64::from(scale),
+        };
         add_loss(&mut sum.losses, &name, value);
         if weight == 0.0 && !sum.weightless.contains(&name) {
             sum.weightless.push(name);
