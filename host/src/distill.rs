@@ -173,6 +173,24 @@ pub enum DistillError {
         /// What happened.
         source: Box<DistillError>,
     },
+    /// A method failed in a phase of its own.
+    #[error(
+        "phase `{phase}` of the method alone, in which the student does not run and its taps hold NaN: {source}"
+    )]
+    Alone {
+        /// Its name.
+        phase: String,
+        /// What happened.
+        source: Box<DistillError>,
+    },
+    /// A buffer took in what is no number.
+    #[error("method `{method}` wrote NaN or infinity into its buffer `{buffer}`")]
+    BrokenBuffer {
+        /// Method id.
+        method: String,
+        /// As in the plan.
+        buffer: String,
+    },
     /// The method's schedule breaks the schema, or asks for what this host cannot do.
     #[error("schedule of method `{method}`: {reason}")]
     Schedule {

@@ -74,6 +74,12 @@ impl Methods {
         &self.bound[index].label
     }
 
+    /// The `index`-th method with its label.
+    #[must_use]
+    pub fn bound(&self, index: usize) -> &Bound {
+        &self.bound[index]
+    }
+
     /// The `index`-th method.
     pub fn distiller_mut(&mut self, index: usize) -> &mut Distiller {
         &mut self.bound[index].distiller

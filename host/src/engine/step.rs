@@ -25,12 +25,15 @@ use crate::distill::schedule::{Phase, Schedule};
 use crate::model::{BatchStats, ForwardRequest, Model, Part, ops};
 use crate::plugin::CallInfo;
 
+mod alone;
 mod answer;
 mod judge;
 #[cfg(test)]
 mod tests;
 mod truth;
 mod update;
+
+pub use alone::{AlonePosition, AloneProbe, AloneReport};
 
 use super::EngineError;
 use super::ema::Ema;

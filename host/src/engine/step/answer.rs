@@ -32,9 +32,13 @@ impl Names {
         }
     }
 
-    fn loss(&self, name: &str) -> String {
+    pub(super) fn loss(&self, name: &str) -> String {
         let bare = name.strip_prefix("loss_").unwrap_or(name);
         format!("loss_kd_{}{bare}", self.prefix)
+    }
+
+    pub(super) fn metric(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
     }
 
     pub(super) fn weight(&self, name: &str) -> String {
@@ -85,7 +89,7 @@ pub(super) fn take_answer(
         }
     }
     let metrics = std::mem::take(&mut answer.metrics).into_iter();
-    let metrics = metrics.map(|(name, value)| (format!("{}{name}", names.prefix), value));
+    let metrics = metrics.map(|(name, value)| (names.metric(&name), value));
     sum.metrics.extend(metrics);
     let gradients = std::mem::take(&mut answer.param_gradients);
     for (slot, gradient) in sum.methods[index].iter_mut().zip(gradients) {
