@@ -29,7 +29,7 @@ mod schedule;
 mod schema;
 mod validate;
 
-pub use self::distill::{DistillConfig, Execution, MethodConfig, MethodEntry};
+pub use self::distill::{DistillConfig, Execution, MethodConfig, MethodEntry, PretrainSource};
 pub use self::error::{ConfigError, Problem, ProblemKind};
 pub use self::layers::{Origin, Origins};
 pub use self::load::{Flag, Resolved, Sources};

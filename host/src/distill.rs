@@ -4,9 +4,11 @@
 //! Reading order: [`roles`] (which teacher plays which role), [`taps`] (patterns to concrete taps),
 //! [`targets`] (named ground truth), [`schedule`] (phases the method asks for), [`weights`] (of its
 //! terms, over the run), [`maps`] (generated maps in place of taps), [`distiller`] (one method, bound),
+//! [`demand`] (what a phase asks of it),
 //! [`execution`] (who computes it), [`step`] (one call of it), [`methods`] (all of a run), [`inject`]
 //! (a gradient from outside enters the tape).
 
+mod demand;
 pub mod distiller;
 pub mod execution;
 pub mod inject;
@@ -170,6 +172,24 @@ pub enum DistillError {
         label: String,
         /// What happened.
         source: Box<DistillError>,
+    },
+    /// A method failed in a phase of its own.
+    #[error(
+        "phase `{phase}` of the method alone, in which the student does not run and its taps hold NaN: {source}"
+    )]
+    Alone {
+        /// Its name.
+        phase: String,
+        /// What happened.
+        source: Box<DistillError>,
+    },
+    /// A buffer took in what is no number.
+    #[error("method `{method}` wrote NaN or infinity into its buffer `{buffer}`")]
+    BrokenBuffer {
+        /// Method id.
+        method: String,
+        /// As in the plan.
+        buffer: String,
     },
     /// The method's schedule breaks the schema, or asks for what this host cannot do.
     #[error("schedule of method `{method}`: {reason}")]

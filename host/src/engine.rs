@@ -23,6 +23,7 @@ pub mod optim;
 pub mod pairs;
 pub mod predict;
 pub mod preflight;
+pub mod pretrained;
 pub mod progress;
 pub mod restored;
 pub mod run_dir;
@@ -120,10 +121,15 @@ pub enum EngineError {
         after: String,
     },
     /// Ctrl-C.
-    #[error("interrupted at step {step}; continue with `--resume {}`", run_dir.display())]
+    #[error(
+        "interrupted at step {step}{}; continue with `--resume {}`",
+        of_phase(phase.as_deref()), run_dir.display()
+    )]
     Interrupted {
         /// Optimizer steps done.
         step: u64,
+        /// The phase of a method alone whose steps these are; none within the run.
+        phase: Option<String>,
         /// Where the checkpoint lies.
         run_dir: PathBuf,
     },
@@ -192,6 +198,17 @@ pub enum EngineError {
         /// Where the cache would have it.
         folder: PathBuf,
     },
+    /// What a method learned by itself, as the cache has it.
+    #[error(
+        "`{}` keeps what a method learned by itself, and cannot be used: {reason}; remove the folder, and the method learns again",
+        folder.display()
+    )]
+    Pretrained {
+        /// Of the cache.
+        folder: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// The plugin is not the one that a run was trained with.
     #[error(
         "method `{label}` of `{}` was trained with a plugin of SHA-256 {recorded}, but `{}` has {found}; put the file of that time there (`environment.json` of the run says where it lay), or train the run anew",
@@ -225,4 +242,8 @@ pub enum EngineError {
         /// What differs.
         what: String,
     },
+}
+
+fn of_phase(phase: Option<&str>) -> String {
+    phase.map_or_else(String::new, |name| format!(" of phase `{name}`"))
 }

@@ -115,6 +115,7 @@ fn of_engine(error: &EngineError) -> Option<i32> {
         | EngineError::NotExported { .. }
         | EngineError::Case { .. }
         | EngineError::NoTeacher { .. }
+        | EngineError::Pretrained { .. }
         | EngineError::Result { .. } => DATA,
         EngineError::Gradient(_)
         | EngineError::Interrupt(_)
@@ -128,7 +129,9 @@ fn of_distill(error: &DistillError) -> Option<i32> {
         DistillError::Load(inner) => of_cause(inner)?,
         DistillError::Call(inner) => of_cause(inner)?,
         DistillError::Config(inner) => of_cause(inner)?,
-        DistillError::OfEntry { source, .. } => of_distill(source)?,
+        DistillError::OfEntry { source, .. } | DistillError::Alone { source, .. } => {
+            of_distill(source)?
+        }
         DistillError::UnusedTap { .. }
         | DistillError::UnknownMethod { .. }
         | DistillError::UnknownLoss { .. }
@@ -139,7 +142,8 @@ fn of_distill(error: &DistillError) -> Option<i32> {
         | DistillError::TwoSchedules { .. }
         | DistillError::SameName { .. } => USAGE,
         DistillError::UnknownTap { .. } | DistillError::UnknownTarget { .. } => PLUGIN_LOAD,
-        DistillError::Schedule { .. }
+        DistillError::BrokenBuffer { .. }
+        | DistillError::Schedule { .. }
         | DistillError::Plan { .. }
         | DistillError::Program { .. }
         | DistillError::Execution { .. } => PLUGIN_RUN,

@@ -41,6 +41,8 @@ pub struct MethodConfig {
     pub teachers: BTreeMap<String, String>,
     /// Who computes the method.
     pub execution: Execution,
+    /// Where what the method learns by itself, in phases before the run, comes from.
+    pub pretrain: PretrainSource,
     /// The method's own configuration, checked against the schema in its manifest.
     pub config: BTreeMap<String, serde_json::Value>,
 }
@@ -106,4 +108,15 @@ pub enum Execution {
     Program,
     /// The plugin, on the CPU.
     Plugin,
+}
+
+/// Where what a method learns in phases of its own comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PretrainSource {
+    /// `cache_dir`, if an earlier run did the same; else it is learned, and kept there.
+    #[default]
+    Reuse,
+    /// It is learned, whatever the cache has, and not kept.
+    Fresh,
 }

@@ -13,6 +13,7 @@ use crate::state::{Array, StateDict};
 use crate::values::{flat_tensor_on, into_vec};
 
 use super::DistillError;
+use super::demand::Demand;
 use super::execution::{self, Executor};
 use super::programs::Programs;
 use super::roles::Roles;
@@ -39,7 +40,9 @@ pub struct Distiller {
     terms: Terms,
     /// At the step for which [`Distiller::weigh_at`] was called last.
     pub(super) loss_weights: Vec<f64>,
-    maps_weight: f64,
+    pub(super) maps_weight: f64,
+    /// What the phase asks for.
+    pub(super) demand: Demand,
     /// Where `params_on_device` is empty, the parameters; else their extents alone.
     pub(super) params: Vec<Array>,
     /// The parameters where a program on another device than the CPU reads them.
@@ -128,6 +131,7 @@ impl Distiller {
         let (loss_weights, maps_weight) = terms.at(0, plan.losses.len());
         let allocate = |specs: &[TensorSpec]| specs.iter().map(|s| zeros(&s.shape)).collect();
         let executor = execution::choose(&method, entry)?;
+        let demand = Demand::all(plan.losses.len(), plan.params.len());
         let only = method.program_door().is_some_and(|door| door.only);
         let mut distiller = Distiller {
             params: allocate(&plan.params),
@@ -145,6 +149,7 @@ impl Distiller {
             terms,
             loss_weights,
             maps_weight,
+            demand,
         };
         distiller.init_state(call)?;
         distiller.place_params();
@@ -166,6 +171,18 @@ impl Distiller {
             self.method.check_finite("init_state", &what, &array.data)?;
         }
         Ok(())
+    }
+
+    /// What the manifest says of it.
+    #[must_use]
+    pub fn manifest(&self) -> &MethodManifest {
+        &self.manifest
+    }
+
+    /// What it needs and gives.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// Id of the method.
@@ -334,15 +351,18 @@ impl Distiller {
         total_steps: u64,
         steps_per_epoch: u64,
     ) -> Result<Option<Schedule>, DistillError> {
-        match &self.plan.schedule_json {
-            None => Ok(None),
-            Some(json) => Schedule::parse(json, total_steps, steps_per_epoch).map_err(|reason| {
-                DistillError::Schedule {
-                    method: self.manifest.id.clone(),
-                    reason,
-                }
-            }),
+        let Some(json) = &self.plan.schedule_json else {
+            return Ok(None);
+        };
+        let refused = |reason| DistillError::Schedule {
+            method: self.manifest.id.clone(),
+            reason,
+        };
+        let schedule = Schedule::parse(json, total_steps, steps_per_epoch).map_err(refused)?;
+        if let Some(schedule) = &schedule {
+            self.check_schedule(schedule).map_err(refused)?;
         }
+        Ok(schedule)
     }
 
     /// Parameters and buffers by name, for a checkpoint.

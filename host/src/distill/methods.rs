@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use crate::plugin::CallInfo;
 use crate::state::StateDict;
 
-use super::schedule::{Phase, Schedule};
+use super::schedule::{Phase, PretrainPhase, Schedule};
 use super::weights::Only;
 use super::{DistillError, Distiller};
 
@@ -72,6 +72,12 @@ impl Methods {
     #[must_use]
     pub fn label(&self, index: usize) -> &str {
         &self.bound[index].label
+    }
+
+    /// The `index`-th method with its label.
+    #[must_use]
+    pub fn bound(&self, index: usize) -> &Bound {
+        &self.bound[index]
     }
 
     /// The `index`-th method.
@@ -171,11 +177,29 @@ impl Methods {
         Ok(found.map_or_else(|| Schedule::single(total), |(_, schedule)| schedule))
     }
 
-    /// Gives every term its weight at an optimizer step.
-    pub fn weigh_at(&mut self, step: u64) {
-        for bound in &mut self.bound {
+    /// Gives every term its weight at an optimizer step, which lies in `phase`.
+    pub fn weigh_at(&mut self, step: u64, phase: &Phase) {
+        for (index, bound) in self.bound.iter_mut().enumerate() {
             bound.distiller.weigh_at(step);
+            if self.owner == Some(index) {
+                bound.distiller.ask_for(&phase.selection);
+            }
         }
+    }
+
+    /// Index of the method whose schedule the run follows.
+    #[must_use]
+    pub fn owner(&self) -> Option<usize> {
+        self.owner
+    }
+
+    /// Gives every term of the schedule's owner its weight in a phase of that method alone.
+    ///
+    /// # Panics
+    /// If no method declares phases.
+    pub fn weigh_alone(&mut self, phase: &PretrainPhase) {
+        let owner = self.owner.expect("a phase has a method that declares it");
+        self.bound[owner].distiller.ask_alone(&phase.selection);
     }
 
     /// Lets the term `term` of the method `label` count alone; with none, no term counts.
@@ -207,6 +231,19 @@ impl Methods {
                 reaches_student: phase.distill_gradient,
             },
             false => MethodPart::default(),
+        }
+    }
+
+    /// Which parameters of the `index`-th method learn in `phase`, in its order.
+    #[must_use]
+    pub fn learning(&self, index: usize, phase: &Phase) -> Vec<bool> {
+        let distiller = &self.bound[index].distiller;
+        if !self.part_of(index, phase).learns {
+            return vec![false; distiller.param_names().count()];
+        }
+        match self.owner == Some(index) {
+            true => distiller.learning(&phase.selection),
+            false => vec![true; distiller.param_names().count()],
         }
     }
 

@@ -20,6 +20,8 @@ pub(super) struct Key {
     pub(super) kind: ProgramKind,
     /// In this phase the losses send no gradient into student taps.
     pub(super) detach_student: bool,
+    /// Index of the phase, which a method may look at.
+    pub(super) phase: u32,
     pub(super) taps: Vec<Vec<usize>>,
     /// Extents, and whether these are integers.
     pub(super) targets: Vec<(Vec<usize>, bool)>,

@@ -9,9 +9,17 @@
 //!
 //! A phase ends at `until` (`fraction` of the run, `iters` or `epochs` from the run's start); the
 //! last has none. What is left out keeps its default: everything learns, every scale is 1,
-//! `distill_gradient` is on.
+//! `distill_gradient` is on, every loss counts.
+//!
+//! Phases with a `pretrain` come first and are not part of the run: see [`pretrain`].
+
+pub mod pretrain;
+mod selection;
 
 use serde::Deserialize;
+
+pub use pretrain::{Pretrain, PretrainPhase};
+pub use selection::Selection;
 
 use crate::config::Moment;
 use crate::model::Part;
@@ -51,6 +59,21 @@ struct RawPhase {
     lr_scale: LrScale,
     #[serde(default = "yes")]
     distill_gradient: bool,
+    #[serde(default)]
+    losses: Vec<String>,
+    #[serde(default)]
+    params: Vec<String>,
+    #[serde(default)]
+    pretrain: Option<Pretrain>,
+}
+
+impl RawPhase {
+    fn selection(&self) -> Selection {
+        Selection {
+            losses: self.losses.clone(),
+            params: self.params.clone(),
+        }
+    }
 }
 
 /// Which parts learn.
@@ -154,11 +177,29 @@ pub struct Phase {
     pub lr_scale: LrScale,
     /// Whether the method's gradient reaches the student. Its own parameters learn either way.
     pub distill_gradient: bool,
+    /// Which of the method's losses count and which of its parameters learn.
+    pub selection: Selection,
 }
 
-/// Phases that cover a run without gaps.
+impl Phase {
+    /// A run's only phase: everything learns.
+    fn whole(total_steps: u64) -> Self {
+        Phase {
+            name: "train".into(),
+            start: 0,
+            end: total_steps,
+            learn: Learn::default(),
+            lr_scale: LrScale::default(),
+            distill_gradient: true,
+            selection: Selection::default(),
+        }
+    }
+}
+
+/// Phases of the method alone, then phases that cover a run without gaps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
+    pretrain: Vec<PretrainPhase>,
     phases: Vec<Phase>,
 }
 
@@ -167,14 +208,8 @@ impl Schedule {
     #[must_use]
     pub fn single(total_steps: u64) -> Self {
         Schedule {
-            phases: vec![Phase {
-                name: "train".into(),
-                start: 0,
-                end: total_steps,
-                learn: Learn::default(),
-                lr_scale: LrScale::default(),
-                distill_gradient: true,
-            }],
+            pretrain: Vec::new(),
+            phases: vec![Phase::whole(total_steps)],
         }
     }
 
@@ -209,10 +244,18 @@ impl Schedule {
         if stage.phases.is_empty() {
             return Ok(None);
         }
-        let last = stage.phases.len() - 1;
+        let (alone, joint) = pretrain::split(name, &stage.phases)?;
+        let pretrain = pretrain::place(name, alone, joint, steps_per_epoch)?;
+        if joint.is_empty() {
+            return Ok(Some(Schedule {
+                pretrain,
+                phases: vec![Phase::whole(total_steps)],
+            }));
+        }
+        let last = joint.len() - 1;
         let mut phases = Vec::new();
         let mut start = 0;
-        for (i, phase) in stage.phases.iter().enumerate() {
+        for (i, phase) in joint.iter().enumerate() {
             let at = || format!("stage `{name}`, phase `{}`", phase.name);
             let end = match (phase.until, i == last) {
                 (None, true) => total_steps,
@@ -250,13 +293,26 @@ impl Schedule {
                 learn: phase.learn,
                 lr_scale: phase.lr_scale,
                 distill_gradient: phase.distill_gradient,
+                selection: phase.selection(),
             });
             start = end;
         }
-        Ok(Some(Schedule { phases }))
+        Ok(Some(Schedule { pretrain, phases }))
     }
 
-    /// Index and phase of an optimizer step.
+    /// Phases of the method alone, before the run's first step.
+    #[must_use]
+    pub fn pretrain(&self) -> &[PretrainPhase] {
+        &self.pretrain
+    }
+
+    /// The phases of the run.
+    #[must_use]
+    pub fn phases(&self) -> &[Phase] {
+        &self.phases
+    }
+
+    /// Index among all that are declared, and phase, of an optimizer step.
     #[must_use]
     pub fn at(&self, step: u64) -> (u32, &Phase) {
         let index = self
@@ -264,7 +320,8 @@ impl Schedule {
             .iter()
             .position(|p| step < p.end)
             .unwrap_or(self.phases.len() - 1);
-        (index as u32, &self.phases[index])
+        let declared = self.pretrain.len() + index;
+        (declared as u32, &self.phases[index])
     }
 }
 

@@ -30,7 +30,8 @@ fn one_matches(pattern: &str, name: &str) -> bool {
             .all(|(p, n)| segment_matches(p, n))
 }
 
-fn segment_matches(pattern: &str, text: &str) -> bool {
+/// True if `pattern` is `text`, where `*` stands for any characters.
+pub(super) fn segment_matches(pattern: &str, text: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else {
         return pattern == text;
     };

@@ -140,6 +140,12 @@ pub fn role_of(name: &str) -> Option<&str> {
     }
 }
 
+/// Whether the target `name` is made from anchors of the student, or from what they are matched to.
+#[must_use]
+pub fn is_of_student(name: &str) -> bool {
+    !matches!(find(name), Some(Kind::OfBatch(_)) | None)
+}
+
 /// # Errors
 /// If the method lists a target that this host does not have.
 pub(super) fn check_names(manifest: &MethodManifest) -> Result<(), DistillError> {

@@ -169,16 +169,14 @@ impl Learner {
         self.methods.param_names().into_iter().map(module).collect()
     }
 
-    /// Modules of the methods whose parameters do not learn in `phase`.
+    /// Modules of the methods of which no parameter learns in `phase`.
     fn frozen_modules(&self, phase: &Phase) -> BTreeSet<String> {
-        let methods = self.methods.iter().enumerate();
-        let learns = methods.flat_map(|(index, bound)| {
-            let learns = self.methods.part_of(index, phase).learns;
-            vec![learns; bound.distiller.param_names().count()]
-        });
-        let modules = self.method_modules().into_iter().zip(learns);
-        let frozen = modules.filter(|(_, learns)| !learns);
-        frozen.map(|(module, _)| module).collect()
+        let methods = 0..self.methods.len();
+        let learns = methods.flat_map(|index| self.methods.learning(index, phase));
+        let modules: Vec<(String, bool)> = self.method_modules().into_iter().zip(learns).collect();
+        let learning = |name: &String| modules.iter().any(|(n, learns)| *learns && n == name);
+        let frozen = modules.iter().map(|(name, _)| name);
+        frozen.filter(|name| !learning(name)).cloned().collect()
     }
 
     /// The gradients of one term alone, with the part that each belongs to; every other term has

@@ -7,6 +7,7 @@
 //!     student.safetensors     loads in the plain detector and in torchvision
 //!     optimizer.safetensors
 //!     method_optimizer.safetensors  if the methods' parameters have an optimizer of their own
+//!     pretrain_optimizer.safetensors  within a phase of a method alone
 //!     method.safetensors      if there is a method: LABEL.param.NAME, LABEL.buffer.NAME
 //!     ema.safetensors         if weights are averaged
 //!     progress.json           where the run stands, and the SHA-256 of every file
@@ -29,7 +30,7 @@ mod progress_file;
 
 pub use choice::{Choice, find};
 use progress_file::ProgressFile;
-pub use progress_file::{Best, Progress, SCHEMA};
+pub use progress_file::{Best, PretrainProgress, Progress, SCHEMA};
 
 /// Checkpoints that are kept beside the final one.
 pub const KEEP_LAST: usize = 2;
@@ -40,6 +41,7 @@ const PROGRESS_FILE: &str = "progress.json";
 const STUDENT_FILE: &str = "student.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const METHOD_OPTIMIZER_FILE: &str = "method_optimizer.safetensors";
+const PRETRAIN_OPTIMIZER_FILE: &str = "pretrain_optimizer.safetensors";
 const METHOD_FILE: &str = "method.safetensors";
 const EMA_FILE: &str = "ema.safetensors";
 /// Being written or being removed: worthless.
@@ -58,6 +60,8 @@ pub struct Snapshot {
     pub optimizer: StateDict,
     /// State of the optimizer that the methods' parameters have for themselves, if any.
     pub method_optimizer: Option<StateDict>,
+    /// State of the optimizer of a phase of a method alone, within one.
+    pub pretrain_optimizer: Option<StateDict>,
     /// The methods' parameters and buffers.
     pub method: Option<StateDict>,
     /// See [`crate::engine::ema::Ema::to_state`].
@@ -257,6 +261,7 @@ pub fn load(folder: &Path) -> Result<Snapshot, CheckpointError> {
         student: required(STUDENT_FILE)?,
         optimizer: required(OPTIMIZER_FILE)?,
         method_optimizer: read_state(folder, METHOD_OPTIMIZER_FILE, &file.files)?,
+        pretrain_optimizer: read_state(folder, PRETRAIN_OPTIMIZER_FILE, &file.files)?,
         method: read_state(folder, METHOD_FILE, &file.files)?,
         ema: read_state(folder, EMA_FILE, &file.files)?,
         progress: file.progress,
@@ -269,6 +274,10 @@ fn write_folder(folder: &Path, snapshot: &Snapshot) -> Result<(), CheckpointErro
         (STUDENT_FILE, Some(&snapshot.student)),
         (OPTIMIZER_FILE, Some(&snapshot.optimizer)),
         (METHOD_OPTIMIZER_FILE, snapshot.method_optimizer.as_ref()),
+        (
+            PRETRAIN_OPTIMIZER_FILE,
+            snapshot.pretrain_optimizer.as_ref(),
+        ),
         (METHOD_FILE, snapshot.method.as_ref()),
         (EMA_FILE, snapshot.ema.as_ref()),
     ];

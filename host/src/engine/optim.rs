@@ -12,9 +12,11 @@ use crate::values::Values;
 mod groups;
 mod method;
 mod on_device;
+mod pretrain;
 
 pub use groups::{ParamGroup, ParamGroups};
 pub use method::{MethodOptimizer, method_param};
+pub use pretrain::PretrainOptimizer;
 
 /// Values updated by one task. Updates are elementwise, so this cannot change a bit.
 const CHUNK: usize = 1 << 15;

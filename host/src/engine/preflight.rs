@@ -41,10 +41,14 @@ pub fn run(
     let probe = learner.probe(batch, at)?;
     let mut gradients = probe.method_gradients.iter();
     let mut without_gradient = Vec::new();
-    for bound in learner.methods.iter() {
-        for (name, gradient) in bound.param_names().into_iter().zip(gradients.by_ref()) {
+    let (_, phase) = learner.schedule.at(at.step);
+    for (index, bound) in learner.methods.iter().enumerate() {
+        let learning = learner.methods.learning(index, phase);
+        let names = bound.param_names().into_iter().zip(learning);
+        for ((name, learns), gradient) in names.zip(gradients.by_ref()) {
             // A ramp that begins at 0 gives no gradient yet.
-            if bound.distiller.has_weight() && gradient.iter().all(|g| *g == 0.0) {
+            let expected = learns && bound.distiller.has_weight();
+            if expected && gradient.iter().all(|g| *g == 0.0) {
                 without_gradient.push(name);
             }
         }

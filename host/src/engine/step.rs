@@ -25,12 +25,15 @@ use crate::distill::schedule::{Phase, Schedule};
 use crate::model::{BatchStats, ForwardRequest, Model, Part, ops};
 use crate::plugin::CallInfo;
 
+mod alone;
 mod answer;
 mod judge;
 #[cfg(test)]
 mod tests;
 mod truth;
 mod update;
+
+pub use alone::{AlonePosition, AloneProbe, AloneReport};
 
 use super::EngineError;
 use super::ema::Ema;
@@ -254,7 +257,7 @@ impl Learner {
         phase: &Phase,
     ) -> Result<Accumulated, EngineError> {
         let scale = 1.0 / micro_batches.len() as f32;
-        self.methods.weigh_at(call.step);
+        self.methods.weigh_at(call.step, phase);
         let none_yet = |bound: &Bound| {
             let params = bound.distiller.param_names().count();
             vec![Values::Host(Vec::new()); params]

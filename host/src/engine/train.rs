@@ -8,13 +8,14 @@ use std::time::Instant;
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
-use crate::config::{Config, TrainConfig};
+use crate::config::{Config, PretrainSource, TrainConfig};
 use crate::data::{Batch, Dataset, Epoch, Loader, LoaderOptions, Split, open};
 use crate::device::ComputeDevice;
 use crate::eval::Metrics;
 use crate::model::{self, Model};
 use crate::state::hex;
 
+mod pretrain;
 mod record;
 
 use super::EngineError;
@@ -27,6 +28,7 @@ use super::interrupt::Interrupt;
 use super::job::Chosen;
 use super::memory::{self, MemoryUsage};
 use super::metrics_log::{LogPosition, MetricsLog};
+use super::optim::PretrainOptimizer;
 use super::preflight;
 use super::progress::{ProgressMode, StepReport as ProgressReport, TrainProgress};
 use super::run_dir::RunDir;
@@ -112,6 +114,11 @@ pub fn config_hash(config: &Config) -> String {
     config.data.workers = 1;
     config.device = ComputeDevice::Cpu.to_string();
     config.train.log_interval_iters = 1;
+    // What a method learns by itself is the same, from the cache or anew.
+    let entries = config.distill.methods.values_mut();
+    for entry in entries.chain([&mut config.distill.single]) {
+        entry.pretrain = PretrainSource::default();
+    }
     let json = serde_json::to_string(&config).expect("a configuration is plain data");
     hex(&Sha256::digest(json))
 }
@@ -140,6 +147,7 @@ pub(super) fn length(loader: &Loader, train: &TrainConfig) -> Result<[u64; 2], E
 /// run is interrupted; whatever was reached is in a checkpoint then.
 pub fn train(run: Run<'_>) -> Result<Outcome, EngineError> {
     let mut session = Session::start(run)?;
+    session.pretrain()?;
     session.run_epochs()?;
     session.finish()
 }
@@ -155,6 +163,8 @@ struct Session<'a> {
     steps_per_epoch: u64,
     total_steps: u64,
     at: Progress,
+    /// Within a phase of a method alone.
+    pretrain_optimizer: Option<PretrainOptimizer>,
     times: Vec<StepTimes>,
     zero_terms: BTreeMap<String, u64>,
     last_evaluation: Option<(u64, Metrics, Oracles)>,
@@ -199,6 +209,7 @@ impl<'a> Session<'a> {
             iter: 0,
             epoch: 0,
             batch_in_epoch: 0,
+            pretrain: None,
             seed: config.seed,
             config_hash: hash.clone(),
             plugins: plugins.clone(),
@@ -208,6 +219,7 @@ impl<'a> Session<'a> {
             log: LogPosition::default(),
         };
         let snapshot = if run.resume { store.latest()? } else { None };
+        let mut pretrain_optimizer = None;
         let log = match snapshot {
             Some((path, snapshot)) => {
                 let what = match snapshot.progress.config_hash == hash {
@@ -223,6 +235,7 @@ impl<'a> Session<'a> {
                 restore(&mut learner, &snapshot)?;
                 info!("{}: continuing from `{}`", run.label, path.display());
                 at = snapshot.progress;
+                pretrain_optimizer = snapshot.pretrain_optimizer;
                 folder.note_resume(at.iter, &environment)?;
                 MetricsLog::resume(run.folder, at.log)?
             }
@@ -238,10 +251,12 @@ impl<'a> Session<'a> {
             steps_per_epoch,
             total_steps,
             at,
+            pretrain_optimizer: None,
             times: Vec::new(),
             zero_terms: BTreeMap::new(),
             last_evaluation: None,
         };
+        session.begin_pretrain(pretrain_optimizer)?;
         if session.at.iter == 0 {
             session.preflight()?;
         }
@@ -283,7 +298,7 @@ impl<'a> Session<'a> {
             report.resident_bytes >> 20,
             losses.join(", "),
         );
-        Ok(())
+        self.preflight_alone()
     }
 
     fn run_epochs(&mut self) -> Result<(), EngineError> {
@@ -374,6 +389,7 @@ impl<'a> Session<'a> {
                 self.checkpoint()?;
                 return Err(EngineError::Interrupted {
                     step: self.at.iter,
+                    phase: None,
                     run_dir: self.run.folder.into(),
                 });
             }
@@ -398,6 +414,10 @@ impl<'a> Session<'a> {
                 .method_optimizer
                 .as_ref()
                 .map(|own| own.optimizer.to_state()),
+            pretrain_optimizer: self
+                .pretrain_optimizer
+                .as_ref()
+                .map(PretrainOptimizer::to_state),
             method: match self.learner.methods.is_empty() {
                 true => None,
                 false => Some(self.learner.methods.to_state()),

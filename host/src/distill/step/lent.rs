@@ -94,7 +94,8 @@ impl Distiller {
             )
             .map_err(DistillError::from)?;
         let forward = clock.elapsed();
-        for (spec, value) in self.plan.losses.iter().zip(&losses) {
+        let of_losses = self.plan.losses.iter().zip(&losses).enumerate();
+        for (_, (spec, value)) in of_losses.filter(|(index, _)| self.demand.counts(*index)) {
             let loss = format!("loss `{}`", spec.name);
             self.check_finite("forward", &loss, std::slice::from_ref(value))?;
         }
@@ -123,7 +124,8 @@ impl Distiller {
             .zip(&self.plan.tap_use)
             .map(|((binding, view), used)| {
                 let view = view.as_ref()?;
-                (binding.grad && used & kd_abi::KD_USE_GRAD != 0).then(|| zeros(view.shape()))
+                let given = binding.grad && used & kd_abi::KD_USE_GRAD != 0;
+                (given && self.demand.wants_taps()).then(|| zeros(view.shape()))
             })
             .collect();
         let mut d_params: Vec<Array> = self.params.iter().map(|p| zeros(&p.shape)).collect();
@@ -146,7 +148,8 @@ impl Distiller {
                     .collect::<Vec<Option<ArrayMut<'_>>>>(),
                 &mut d_params
                     .iter_mut()
-                    .map(|a| Some(array_mut(a)))
+                    .enumerate()
+                    .map(|(index, a)| self.demand.wants_param(index).then(|| array_mut(a)))
                     .collect::<Vec<_>>(),
                 &mut saved,
             )

@@ -55,6 +55,7 @@ impl Bound {
         Key {
             kind,
             detach_student: call.detach_student,
+            phase: call.phase,
             taps: self.taps.iter().zip(&distiller.bindings).map(tap).collect(),
             targets: self.targets.iter().map(target).collect(),
             loss_wanted: distiller.loss_weights.iter().map(wanted).collect(),
@@ -164,7 +165,8 @@ impl Distiller {
         let failed = |failure| programs::failed(&self.method, "forward", failure);
         let forwarded = Forwarded::new(results.map_err(failed)?, self.plan.losses.len());
         let forward = clock.elapsed();
-        for (spec, value) in self.plan.losses.iter().zip(&forwarded.losses) {
+        let losses = self.plan.losses.iter().zip(&forwarded.losses).enumerate();
+        for (_, (spec, value)) in losses.filter(|(index, _)| self.demand.counts(*index)) {
             let loss = format!("loss `{}`", spec.name);
             self.method
                 .check_finite("forward", &loss, std::slice::from_ref(value))
@@ -207,12 +209,14 @@ impl Distiller {
             match (place, value) {
                 (Place::DTap(index), Value::Map(gradient)) => {
                     let binding = &self.bindings[index as usize];
-                    if binding.grad {
+                    if binding.grad && self.demand.wants_taps() {
                         let what = format!("the gradient of tap `{}`", binding.name);
                         check_finite(&self.method, "backward", &what, &gradient)?;
                         tap_gradients.push((binding.name.clone(), gradient));
                     }
                 }
+                (Place::DParam(index), Value::Floats(_))
+                    if !self.demand.wants_param(index as usize) => {}
                 (Place::DParam(index), Value::Floats(gradient)) => {
                     let name = &self.plan.params[index as usize].name;
                     let what = format!("the gradient of parameter `{name}`");
@@ -285,6 +289,7 @@ impl Distiller {
         let key = Key {
             kind: ProgramKind::Init,
             detach_student: false,
+            phase: 0,
             taps: Vec::new(),
             targets: Vec::new(),
             loss_wanted: Vec::new(),

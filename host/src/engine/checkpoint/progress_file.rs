@@ -19,6 +19,9 @@ pub struct Progress {
     pub epoch: u64,
     /// Batches of the current epoch that were used.
     pub batch_in_epoch: u64,
+    /// Where the phases of a method alone stand, which come before the run's first step; none without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretrain: Option<PretrainProgress>,
     /// The run's seed.
     pub seed: u64,
     /// Hash of the settings that decide the result.
@@ -34,6 +37,22 @@ pub struct Progress {
     pub best: Option<Best>,
     /// Lengths of the metrics files.
     pub log: LogPosition,
+}
+
+/// Where the phases of a method alone stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PretrainProgress {
+    /// The phase that goes on, by its position among them; their number when all are over.
+    pub phase: usize,
+    /// Optimizer steps done in it.
+    pub iter: u64,
+    /// Epochs completed in it.
+    pub epoch: u64,
+    /// Batches of its current epoch that were used.
+    pub batch_in_epoch: u64,
+    /// Sum of its losses in its first step.
+    pub first_loss: Option<f64>,
 }
 
 /// The best evaluation of a run.

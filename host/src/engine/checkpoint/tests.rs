@@ -19,6 +19,7 @@ fn snapshot(iter: u64) -> Snapshot {
             iter,
             epoch: 1,
             batch_in_epoch: 3,
+            pretrain: None,
             seed: 42,
             config_hash: "c0".into(),
             plugins: BTreeMap::new(),
@@ -37,6 +38,7 @@ fn snapshot(iter: u64) -> Snapshot {
         student: state(&[iter as f32, -0.0, 1e-30]),
         optimizer: state(&[0.1]),
         method_optimizer: None,
+        pretrain_optimizer: None,
         method: None,
         ema: Some(state(&[5.0])),
     }

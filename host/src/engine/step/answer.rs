@@ -32,9 +32,13 @@ impl Names {
         }
     }
 
-    fn loss(&self, name: &str) -> String {
+    pub(super) fn loss(&self, name: &str) -> String {
         let bare = name.strip_prefix("loss_").unwrap_or(name);
         format!("loss_kd_{}{bare}", self.prefix)
+    }
+
+    pub(super) fn metric(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
     }
 
     pub(super) fn weight(&self, name: &str) -> String {
@@ -67,7 +71,11 @@ pub(super) fn take_answer(
 ) {
     for ((name, value), (_, weight)) in answer.losses.iter().zip(distiller.losses()) {
         let name = names.loss(name);
-        let value = f64::from(*value) * weight * f64::from(scale);
+        // One that does not count may be anything, NaN too.
+        let value = match weight {
+            0.0 => 0.0,
+            weight => f64::from(*value) * weight * f64::from(scale),
+        };
         add_loss(&mut sum.losses, &name, value);
         if weight == 0.0 && !sum.weightless.contains(&name) {
             sum.weightless.push(name);
@@ -81,7 +89,7 @@ pub(super) fn take_answer(
         }
     }
     let metrics = std::mem::take(&mut answer.metrics).into_iter();
-    let metrics = metrics.map(|(name, value)| (format!("{}{name}", names.prefix), value));
+    let metrics = metrics.map(|(name, value)| (names.metric(&name), value));
     sum.metrics.extend(metrics);
     let gradients = std::mem::take(&mut answer.param_gradients);
     for (slot, gradient) in sum.methods[index].iter_mut().zip(gradients) {

@@ -111,6 +111,7 @@ impl Run {
                 iter,
                 epoch: 0,
                 batch_in_epoch: 0,
+                pretrain: None,
                 seed: 0,
                 config_hash: String::new(),
                 plugins: BTreeMap::new(),
@@ -122,6 +123,7 @@ impl Run {
             student: self.learner.weights.to_state(),
             optimizer: self.learner.optimizer.to_state(),
             method_optimizer: None,
+            pretrain_optimizer: None,
             method: None,
             ema: self.learner.ema.as_ref().map(Ema::to_state),
         }

@@ -22,20 +22,20 @@ impl Learner {
             .iter()
             .zip(&mut sum.student)
             .filter_map(|(spec, g)| Some((spec.name.as_str(), g.as_mut()?)));
-        let mut names: Vec<Vec<String>> = Vec::new();
+        // Of each method's parameters; none for those that do not learn.
+        let mut names: Vec<Vec<Option<String>>> = Vec::new();
         for (index, bound) in self.methods.iter().enumerate() {
-            let learns = self.methods.part_of(index, phase).learns;
-            let params = if learns {
-                bound.param_names()
-            } else {
-                Vec::new()
-            };
-            names.push(params.iter().map(|name| method_param(name)).collect());
+            let learning = self.methods.learning(index, phase);
+            let params = bound.param_names().into_iter().zip(learning);
+            let named = params.map(|(name, learns)| learns.then(|| method_param(&name)));
+            names.push(named.collect());
         }
         // The student, then each method: one norm over several would slow each for the others.
         let mut clipped: Vec<Vec<(&str, &mut Values)>> = vec![student.collect()];
         for (names, gradients) in names.iter().zip(&mut sum.methods) {
-            clipped.push(names.iter().map(String::as_str).zip(gradients).collect());
+            let params = names.iter().zip(gradients);
+            let learning = params.filter_map(|(name, gradient)| Some((name.as_deref()?, gradient)));
+            clipped.push(learning.collect());
         }
         // All are known to be finite before any is touched.
         let norms = clipped.iter().map(|gradients| grad_clip::norm(gradients));
@@ -71,6 +71,7 @@ impl Learner {
             let shapes: Vec<Vec<usize>> = distiller.param_shapes().map(<[_]>::to_vec).collect();
             let gradients = names.iter().zip(gradients).zip(&shapes);
             for (index, ((name, gradient), shape)) in gradients.enumerate() {
+                let Some(name) = name else { continue };
                 let group = self.groups.of_method(shape);
                 let lr = lr * group.lr_scale * part.lr_scale;
                 let (optimizer, lr, decay) = match &mut self.method_optimizer {
@@ -90,7 +91,7 @@ impl Learner {
         }
         let labels = self.methods.iter().map(|bound| bound.label.clone());
         let of_methods = labels.zip(norms[1..].iter().copied()).zip(&names);
-        let learning = of_methods.filter(|(_, names)| !names.is_empty());
+        let learning = of_methods.filter(|(_, names)| names.iter().any(Option::is_some));
         Ok((norms[0], learning.map(|(norm, _)| norm).collect()))
     }
 }
