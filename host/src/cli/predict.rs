@@ -12,6 +12,7 @@ use crate::device::ComputeDevice;
 use crate::engine::predict::Predicted;
 use crate::engine::{export, predict};
 use crate::exit_code;
+use crate::visualize::overlay::with_legend;
 use crate::visualize::{draw_detections, overlay, save_png};
 
 /// How much of an overlay is the class's colour.
@@ -60,7 +61,8 @@ pub fn run(args: &PredictArgs) -> anyhow::Result<i32> {
         let found = match predicted {
             Predicted::Detections(found) => found,
             Predicted::Labels(labels) => {
-                save_png(&overlay(&pixels, &labels, OVERLAY_ALPHA), &out)?;
+                let drawn = overlay(&pixels, &labels, OVERLAY_ALPHA);
+                save_png(&with_legend(&drawn, &labels, &model.classes), &out)?;
                 text.push_str(&shares(&labels, &model.classes));
                 print(&text)?;
                 continue;

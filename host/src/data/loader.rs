@@ -423,7 +423,6 @@ fn collate(samples: Vec<Read>, divisor: usize) -> Batch {
         label_maps: Vec::new(),
         original_label_maps: Vec::new(),
         metas: Vec::with_capacity(samples.len()),
-        label_maps: Vec::new(),
     };
     let images = batch.images.chunks_exact_mut(3 * height * width);
     for (

@@ -13,7 +13,7 @@ use super::segmentation::SegmentationMetrics;
 pub enum Metrics {
     /// COCO's twelve numbers and AP by class.
     Detection(CocoMetrics),
-    /// mIoU, mean and pixel accuracy, and IoU by class.
+    /// mIoU, accuracies and IoU by class.
     Segmentation(SegmentationMetrics),
 }
 
@@ -50,9 +50,12 @@ impl Metrics {
                 ("AP_M", m.ap_medium),
                 ("AP_L", m.ap_large),
             ],
-            Metrics::Segmentation(m) => {
-                vec![("mIoU", m.miou), ("mAcc", m.macc), ("aAcc", m.aacc)]
-            }
+            Metrics::Segmentation(m) => vec![
+                ("mIoU", m.miou),
+                ("mAcc", m.macc),
+                ("aAcc", m.aacc),
+                ("fwIoU", m.fwiou),
+            ],
         }
     }
 

@@ -356,7 +356,6 @@ fn labelled(images: usize) -> Numbered {
 
 fn segmentation(batch_size: usize, training: bool) -> LoaderOptions {
     let mut options = LoaderOptions {
-        task: Task::Segmentation,
         on_error: OnError::Skip,
         filter_empty: true,
         ..options(batch_size, training)
