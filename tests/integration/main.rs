@@ -17,6 +17,7 @@ mod plugin_faults;
 mod plugin_loading;
 mod programs;
 mod refusals;
+mod segmentation;
 mod teachers;
 mod tidy;
 mod training;
