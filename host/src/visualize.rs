@@ -1,7 +1,7 @@
 //! Pictures for people.
 //!
-//! [`draw`]: detections on an image. Feature maps: [`feature`] (the numbers), [`heat`] (colours over
-//! the image), [`level`] (what is shown of one tap), [`sheet`] (many pictures on one).
+//! [`draw`]: detections on an image. [`mod@overlay`]: classes of pixels on it. Feature maps: [`feature`]
+//! (the numbers), [`heat`] (colours over the image), [`level`] (what is shown of one tap), [`sheet`] (many pictures on one).
 
 mod canvas;
 pub mod draw;
@@ -9,6 +9,8 @@ pub mod feature;
 mod font;
 pub mod heat;
 pub mod level;
+pub mod overlay;
 pub mod sheet;
 
 pub use draw::{draw_detections, save_png};
+pub use overlay::overlay;

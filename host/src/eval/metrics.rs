@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::coco::CocoMetrics;
+use super::segmentation::SegmentationMetrics;
 
 /// Numbers of one evaluation. As JSON each task has its own keys, side by side with `protocol`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -12,6 +13,8 @@ use super::coco::CocoMetrics;
 pub enum Metrics {
     /// COCO's twelve numbers and AP by class.
     Detection(CocoMetrics),
+    /// mIoU, accuracies and IoU by class.
+    Segmentation(SegmentationMetrics),
 }
 
 impl Metrics {
@@ -25,6 +28,7 @@ impl Metrics {
                     .map(|(name, value)| (name.to_owned(), value))
                     .collect()
             }
+            Metrics::Segmentation(m) => m.named(),
         }
     }
 
@@ -45,6 +49,12 @@ impl Metrics {
                 ("AP_S", m.ap_small),
                 ("AP_M", m.ap_medium),
                 ("AP_L", m.ap_large),
+            ],
+            Metrics::Segmentation(m) => vec![
+                ("mIoU", m.miou),
+                ("mAcc", m.macc),
+                ("aAcc", m.aacc),
+                ("fwIoU", m.fwiou),
             ],
         }
     }
@@ -72,6 +82,7 @@ impl fmt::Display for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Metrics::Detection(m) => m.fmt(f),
+            Metrics::Segmentation(m) => m.fmt(f),
         }
     }
 }
