@@ -29,8 +29,8 @@ fn batch(n: usize, [height, width]: [usize; 2], label_maps: Vec<u8>) -> Batch {
         images: vec![],
         shape: [n, 3, height, width],
         targets: vec![],
-        metas: vec![],
         label_maps,
+        ..Batch::default()
     }
 }
 

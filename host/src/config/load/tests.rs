@@ -314,6 +314,81 @@ fn ranges_and_rules() {
 }
 
 #[test]
+fn what_one_task_alone_has_is_refused_for_the_other() {
+    let segmentation = "task=segmentation";
+    for (sets, key, word) in [
+        (
+            &["data.transform.scale_range=[0.5, 2.0]"][..],
+            "data.transform.scale_range",
+            "boxes are neither scaled",
+        ),
+        (
+            &["data.transform.crop_size=[64, 64]"],
+            "data.transform.crop_size",
+            "boxes are neither scaled",
+        ),
+        (
+            &[segmentation, "data.transform.scale_range=[2.0, 1.0]"],
+            "data.transform.scale_range",
+            "`[lowest, highest]`",
+        ),
+        (
+            &[segmentation, "data.transform.crop_size=[64]"],
+            "data.transform.crop_size",
+            "`[height, width]`",
+        ),
+        (
+            &[
+                segmentation,
+                "data.transform.crop_size=[64, 64]",
+                "teacher.input_size=[96, 96]",
+            ],
+            "teacher.input_size",
+            "whole images",
+        ),
+        (
+            &["data.dataset=cityscapes", "data.cityscapes.root=here"],
+            "data.dataset",
+            "`task` is \"detection\"",
+        ),
+        (
+            &[segmentation, "data.dataset=voc", "data.voc.root=here"],
+            "data.dataset",
+            "`task` is \"segmentation\"",
+        ),
+        (
+            &[segmentation, "data.voc_seg.classes=[\"a\", \"a\"]"],
+            "data.voc_seg.classes",
+            "stands twice",
+        ),
+        (
+            &[segmentation, "data.seg_folder.ignore=[256]"],
+            "data.seg_folder.ignore",
+            "",
+        ),
+    ] {
+        let found = problems(&[], sets);
+        assert_eq!(found.len(), 1, "{sets:?}: {found:?}");
+        assert!(found[0].key.starts_with(key), "{sets:?}: {}", found[0]);
+        let text = found[0].to_string();
+        assert!(text.contains(word), "{sets:?}: {text}");
+    }
+    let folder = problems(&[], &[segmentation, "data.dataset=seg_folder"]);
+    let keys: Vec<&str> = folder.iter().map(|problem| problem.key.as_str()).collect();
+    assert_eq!(
+        keys,
+        [
+            "train_images",
+            "train_labels",
+            "val_images",
+            "val_labels",
+            "classes"
+        ]
+        .map(|key| format!("data.seg_folder.{key}"))
+    );
+}
+
+#[test]
 fn groups_of_a_head_divide_its_channels() {
     let groups = "teacher.model.fcos.norm_groups=5";
     // RetinaNet's head has none.

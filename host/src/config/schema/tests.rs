@@ -355,11 +355,17 @@ fn our_own_schema_is_supported() {
     assert_eq!(
         marked,
         [
+            "data.cityscapes.root",
             "data.coco.train_annotations",
             "data.coco.train_images",
             "data.coco.val_annotations",
             "data.coco.val_images",
+            "data.seg_folder.train_images",
+            "data.seg_folder.train_labels",
+            "data.seg_folder.val_images",
+            "data.seg_folder.val_labels",
             "data.voc.root",
+            "data.voc_seg.root",
             "distill.methods.*.plugin",
             "distill.plugin",
             "student.weights",

@@ -148,10 +148,10 @@ mAcc    mean over annotated classes    75.0
 aAcc    all labelled pixels            66.7
 fwIoU   classes by annotated pixels    50.0
 
-class        IoU    Acc
-class 0     50.0  100.0
-class 1     50.0   50.0
-class 2        -      -";
+class      IoU    Acc
+class 0   50.0  100.0
+class 1   50.0   50.0
+class 2      -      -";
     assert_eq!(matrix.metrics(&names(3)).to_string(), expected);
 }
 
