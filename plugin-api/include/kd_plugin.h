@@ -105,9 +105,10 @@ typedef struct KdCall {              /* host-owned; valid until the callee retur
   void *host_ctx;                    /* hand back to every KdHost function */
   const uint32_t *cancel;            /* relaxed atomic load; non-zero: return KD_E_CANCELLED */
   uint32_t stage, phase;             /* indices into the schedule */
-  uint64_t step;                     /* optimizer steps done in this run */
+  /* of the run; in a phase of the method alone, step, total_steps and epoch are of the phase */
+  uint64_t step;                     /* optimizer steps done */
   uint64_t phase_step, phase_steps;  /* steps done in this phase, steps it will have */
-  uint64_t total_steps;              /* steps this run will have */
+  uint64_t total_steps;              /* steps there will be */
   uint64_t epoch;                    /* epochs completed */
   uint64_t seed;                     /* the only permitted source of randomness */
   KdDevice device;

@@ -15,6 +15,7 @@ mod methods;
 mod plugin_calls;
 mod plugin_faults;
 mod plugin_loading;
+mod pretrain;
 mod programs;
 mod refusals;
 mod segmentation;

@@ -152,7 +152,9 @@ impl Distiller {
     /// A target that the plan reads and that the student's head must give.
     fn student_prediction(&self) -> Option<&str> {
         let all = self.manifest.targets.iter().zip(&self.plan.target_use);
-        let mut read = all.filter(|(_, read)| **read).map(|(name, _)| name.as_str());
+        let mut read = all
+            .filter(|(_, read)| **read)
+            .map(|(name, _)| name.as_str());
         read.find(|name| super::targets::role_of(name) == Some(STUDENT))
     }
 

@@ -18,15 +18,15 @@ pub struct CallInfo {
     pub stage: u32,
     /// Index of the phase inside the stage.
     pub phase: u32,
-    /// Optimizer steps done in this run.
+    /// Optimizer steps done in this run; in a phase of the method alone, in the phase.
     pub step: u64,
     /// Steps done in this phase.
     pub phase_step: u64,
     /// Steps this phase will have.
     pub phase_steps: u64,
-    /// Steps this run will have.
+    /// Steps this run will have; in a phase of the method alone, the phase.
     pub total_steps: u64,
-    /// Epochs completed.
+    /// Epochs completed, of the run or of a phase of the method alone.
     pub epoch: u64,
     /// The only permitted source of randomness.
     pub seed: u64,

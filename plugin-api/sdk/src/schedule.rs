@@ -298,7 +298,10 @@ mod tests {
         assert_eq!(read, phase);
         let short = json!({"lr": 0.5});
         let read: Pretrain = serde_json::from_value(short).unwrap();
-        assert_eq!((read.momentum, read.weight_decay, read.poly_power), (0.0, 0.0, 0.0));
+        assert_eq!(
+            (read.momentum, read.weight_decay, read.poly_power),
+            (0.0, 0.0, 0.0)
+        );
         assert!(serde_json::from_value::<Pretrain>(json!({"momentum": 0.9})).is_err());
     }
 

@@ -48,7 +48,12 @@ impl Pretrain {
     fn check(&self) -> Result<(), String> {
         let not_negative = |value: f64| value.is_finite() && value >= 0.0;
         for (key, value, fits, expected) in [
-            ("lr", self.lr, not_negative(self.lr) && self.lr > 0.0, "above 0"),
+            (
+                "lr",
+                self.lr,
+                not_negative(self.lr) && self.lr > 0.0,
+                "above 0",
+            ),
             (
                 "momentum",
                 self.momentum,
@@ -69,7 +74,9 @@ impl Pretrain {
             ),
         ] {
             if !fits {
-                return Err(format!("`pretrain.{key}` is {value}, expected a number {expected}"));
+                return Err(format!(
+                    "`pretrain.{key}` is {value}, expected a number {expected}"
+                ));
             }
         }
         Ok(())
@@ -185,7 +192,8 @@ fn check(phase: &RawPhase) -> Result<(), String> {
     let Learn { method, .. } = learn;
     if !method {
         return Err(
-            "`learn.method` is false, and nothing else learns in a phase with `pretrain`".to_owned(),
+            "`learn.method` is false, and nothing else learns in a phase with `pretrain`"
+                .to_owned(),
         );
     }
     if *lr_scale != LrScale::default() {
@@ -272,7 +280,10 @@ mod tests {
         for (phases, needle) in [
             (vec![joint.clone(), alone(json!({}))], "put it before"),
             (vec![alone(json!({"until": null}))], "needs `until`"),
-            (vec![alone(json!({"until": {"fraction": 0.5}}))], "run's length"),
+            (
+                vec![alone(json!({"until": {"fraction": 0.5}}))],
+                "run's length",
+            ),
             (
                 vec![alone(json!({"until": {"iters_before_end": 5}}))],
                 "run's length",
@@ -288,16 +299,30 @@ mod tests {
                 }}))],
                 "`learn.method` is false",
             ),
-            (vec![alone(json!({"lr_scale": {"method": 0.1}}))], "`pretrain.lr`"),
-            (vec![alone(json!({"name": "a/b"})), joint.clone()], "without `/`"),
-            (vec![alone(json!({"name": "joint"})), joint], "another phase"),
-            (vec![alone(json!({"pretrain": {"lr": 0.0}}))], "`pretrain.lr` is 0"),
+            (
+                vec![alone(json!({"lr_scale": {"method": 0.1}}))],
+                "`pretrain.lr`",
+            ),
+            (
+                vec![alone(json!({"name": "a/b"})), joint.clone()],
+                "without `/`",
+            ),
+            (
+                vec![alone(json!({"name": "joint"})), joint],
+                "another phase",
+            ),
+            (
+                vec![alone(json!({"pretrain": {"lr": 0.0}}))],
+                "`pretrain.lr` is 0",
+            ),
             (
                 vec![alone(json!({"pretrain": {"lr": 0.1, "momentum": 1.0}}))],
                 "`pretrain.momentum` is 1",
             ),
             (
-                vec![alone(json!({"pretrain": {"lr": 0.1, "weight_decay": -1.0}}))],
+                vec![alone(
+                    json!({"pretrain": {"lr": 0.1, "weight_decay": -1.0}}),
+                )],
                 "`pretrain.weight_decay` is -1",
             ),
             (

@@ -77,7 +77,11 @@ mod tests {
         assert_eq!(Selection::default().check(&terms, &params), Ok(()));
         assert_eq!(selection(&["maps"], &["*"]).check(&terms, &params), Ok(()));
         let message = selection(&["loss_b"], &[]).check(&terms, &params);
-        assert!(message.unwrap_err().contains("`loss_b`; the method has: loss_a, maps"));
+        assert!(
+            message
+                .unwrap_err()
+                .contains("`loss_b`; the method has: loss_a, maps")
+        );
         let message = selection(&[], &["encoder.*"]).check(&terms, &params);
         assert!(message.unwrap_err().contains("`encoder.*`"));
     }

@@ -111,7 +111,9 @@ impl Session<'_> {
             warn!("{label}: learned part `{name}` of the method gets no gradient from one batch");
         }
         let losses = probe.losses.iter();
-        let losses: Vec<String> = losses.map(|(name, value)| format!("{name} {value:.4}")).collect();
+        let losses: Vec<String> = losses
+            .map(|(name, value)| format!("{name} {value:.4}"))
+            .collect();
         info!(
             "{label}: {} steps of the method alone before the run; first batch {}",
             phase.steps,
@@ -307,9 +309,6 @@ impl Bound {
         let names = self.param_names().into_iter();
         let lengths = self.distiller.param_shapes();
         let lengths = lengths.map(|shape| shape.iter().product());
-        names
-            .map(|name| method_param(&name))
-            .zip(lengths)
-            .collect()
+        names.map(|name| method_param(&name)).zip(lengths).collect()
     }
 }
