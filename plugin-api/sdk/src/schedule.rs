@@ -30,7 +30,8 @@ pub struct Stage {
     /// Side of the student's input relative to the teacher's.
     #[serde(default = "one")]
     pub input_scale: f64,
-    /// In order; the last one has no `until`. Empty: one phase in which everything learns.
+    /// In order: those of the method alone (`pretrain`), then those of the run, of which the last one
+    /// has no `until`. None of the run: one phase in which everything learns.
     #[serde(default)]
     pub phases: Vec<Phase>,
 }
@@ -53,9 +54,41 @@ pub struct Phase {
     /// Whether the method's gradient reaches the student's taps.
     #[serde(default = "yes")]
     pub distill_gradient: bool,
+    /// Losses of the method that count in this phase, `maps` among them where it makes some; the
+    /// others have weight 0. Empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<String>,
+    /// Patterns of the method's parameters that learn in this phase, `*` stands for any text; the
+    /// others keep their values. Empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub params: Vec<String>,
+    /// Set: a phase of the method alone, with steps of its own before the run's first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretrain: Option<Pretrain>,
 }
 
-/// Where a phase ends, counted from the start of the stage.
+/// How a method learns in a phase of its own, in which the student does not run.
+///
+/// SGD with momentum and dampening 0. The learning rate at step `t` of `T` is
+/// `lr * (1 - t/T)^poly_power`. Parameters of one extent or none (biases, norms) do not decay.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pretrain {
+    /// At the first step; above 0.
+    pub lr: f64,
+    /// Of the gradients, in `[0, 1)`.
+    #[serde(default)]
+    pub momentum: f64,
+    /// Added to the gradient, times the parameter.
+    #[serde(default)]
+    pub weight_decay: f64,
+    /// 0: the learning rate stays.
+    #[serde(default)]
+    pub poly_power: f64,
+}
+
+/// Where a phase ends, counted from the start of the stage; in a phase of the method alone from its
+/// own start, and only in steps or epochs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Until {
@@ -135,6 +168,25 @@ impl Phase {
             learn: Learn::default(),
             lr_scale: LrScale::default(),
             distill_gradient: true,
+            losses: Vec::new(),
+            params: Vec::new(),
+            pretrain: None,
+        }
+    }
+
+    /// A phase of the method alone, `until` so many steps or epochs from its own start.
+    #[must_use]
+    pub fn pretrain(name: &str, until: Until, pretrain: Pretrain) -> Self {
+        Phase {
+            until: Some(until),
+            learn: Learn {
+                backbone: false,
+                neck: false,
+                head: false,
+                method: true,
+            },
+            pretrain: Some(pretrain),
+            ..Phase::new(name)
         }
     }
 }
@@ -215,6 +267,42 @@ mod tests {
         assert_eq!(phase["lr_scale"]["method"], json!(1.0));
         assert_eq!(phase["distill_gradient"], json!(false));
         assert_eq!(value["stages"][0]["teacher"], json!("teacher"));
+    }
+
+    #[test]
+    fn a_phase_of_the_method_alone_has_the_documented_shape() {
+        let recipe = Pretrain {
+            lr: 0.1,
+            momentum: 0.9,
+            weight_decay: 1e-4,
+            poly_power: 0.9,
+        };
+        let phase = Phase {
+            losses: vec!["loss_code".into()],
+            params: vec!["coder.*".into()],
+            ..Phase::pretrain("code", Until::Epochs(3), recipe)
+        };
+        let value = serde_json::to_value(&phase).unwrap();
+        let documented = json!({
+            "name": "code",
+            "until": {"epochs": 3},
+            "learn": {"backbone": false, "neck": false, "head": false, "method": true},
+            "lr_scale": {"backbone": 1.0, "neck": 1.0, "head": 1.0, "method": 1.0},
+            "distill_gradient": true,
+            "losses": ["loss_code"],
+            "params": ["coder.*"],
+            "pretrain": {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "poly_power": 0.9},
+        });
+        assert_eq!(value, documented);
+        let read: Phase = serde_json::from_value(documented).unwrap();
+        assert_eq!(read, phase);
+        let short = json!({"lr": 0.5});
+        let read: Pretrain = serde_json::from_value(short).unwrap();
+        assert_eq!(
+            (read.momentum, read.weight_decay, read.poly_power),
+            (0.0, 0.0, 0.0)
+        );
+        assert!(serde_json::from_value::<Pretrain>(json!({"momentum": 0.9})).is_err());
     }
 
     #[test]
