@@ -186,6 +186,19 @@ impl<M: Module> Plan<M> {
         !self.unused_taps.contains(&index)
     }
 
+    /// Declared losses that count in the phase of this call.
+    #[cfg(feature = "cpu")]
+    pub(crate) fn losses_of(&self, call: &crate::CallInfo) -> Vec<String> {
+        let stages = self.schedule.iter().flat_map(|schedule| &schedule.stages);
+        let stage = stages.take(call.stage as usize + 1).last();
+        let phase = stage.and_then(|stage| stage.phases.get(call.phase as usize));
+        let counts = |name: &String| {
+            phase.is_none_or(|phase| phase.losses.is_empty() || phase.losses.contains(name))
+        };
+        let names = self.losses.iter().map(|(name, _)| name.clone());
+        names.filter(counts).collect()
+    }
+
     /// Of the manifest's `names`, the indices of those that are not read.
     ///
     /// # Errors

@@ -128,12 +128,14 @@ impl<M: DistillMethod> Direct<M> {
             loan: &loan,
         };
         let unread = self.plan.unread_targets(M::TARGETS)?;
+        let wanted = self.plan.losses_of(&call.info());
         let inputs = Inputs {
             taps: &self.taps,
             tensors: &tensors,
             names: M::TARGETS,
             unread: &unread,
             targets: Targets::Lent(targets),
+            wanted: &wanted,
             call: call.info(),
             depends_on_call: std::cell::Cell::new(false),
             device: &plain,

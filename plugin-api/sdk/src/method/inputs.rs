@@ -24,6 +24,8 @@ pub struct Inputs<'a> {
     /// Indices of targets that the plan does not read.
     pub(super) unread: &'a [usize],
     pub(super) targets: Targets<'a>,
+    /// Losses that count in this call.
+    pub(super) wanted: &'a [String],
     pub(super) call: CallInfo,
     /// Set once the method looked at what changes from call to call: a program then serves one call.
     pub(super) depends_on_call: Cell<bool>,
@@ -145,6 +147,19 @@ impl Inputs<'_> {
             Targets::Traced(traced) => traced.integers(slot),
         }
         .map_err(|error| error.at(format!("target `{name}`")))
+    }
+
+    /// Whether the loss `name` counts in this call: declared by the plan, listed by the phase where the
+    /// schedule has phases with `losses`, and of a weight that is not 0. Known when a method is traced:
+    /// a program is one for a set of wanted losses.
+    ///
+    /// `forward` returns every declared loss; for one that is not wanted, zeros of shape `[1]` do, and
+    /// what only that loss reads need not be computed. In a phase of the method alone student taps are
+    /// NaN: nothing may read them there. Where the plugin computes by itself the weight is not known, and
+    /// the phase alone decides.
+    #[must_use]
+    pub fn wants(&self, name: &str) -> bool {
+        self.wanted.iter().any(|wanted| wanted == name)
     }
 
     fn target_slot(&self, name: &str) -> Result<usize, MethodError> {

@@ -116,12 +116,18 @@ fn step<M: DistillMethod>(
     let plain = device.clone().without_autodiff();
     let unread = plan.unread_targets(M::TARGETS)?;
     let traced = TracedTargets::new(recorder, &args.targets);
+    let losses = plan.losses.iter().zip(&args.loss_wanted);
+    let wanted: Vec<String> = losses
+        .filter(|(_, wanted)| **wanted)
+        .map(|((name, _), _)| name.clone())
+        .collect();
     let inputs = Inputs {
         taps,
         tensors: &tensors,
         names: M::TARGETS,
         unread: &unread,
         targets: Targets::Traced(traced),
+        wanted: &wanted,
         call: call.info(),
         depends_on_call: std::cell::Cell::new(false),
         device: &plain,

@@ -50,6 +50,7 @@ pub struct Bench {
     host: Box<FakeHost>,
     pub(super) seed: u64,
     detach_student: bool,
+    phase: u32,
     cancel: Box<u32>,
     pub(super) declared: Declared,
     pub(super) grad: Vec<bool>,
@@ -91,6 +92,7 @@ impl Bench {
             }),
             seed: 1,
             detach_student: false,
+            phase: 0,
             cancel: Box::new(0),
             declared: Declared::default(),
             grad: taps.iter().map(grad).collect(),
@@ -347,6 +349,24 @@ impl Bench {
         &self.buffers[slot].values
     }
 
+    /// Name and shape of each buffer, in slot order.
+    #[must_use]
+    pub fn buffers(&self) -> &[(String, Vec<i64>)] {
+        &self.declared.buffers
+    }
+
+    /// Values of a buffer, by name.
+    ///
+    /// # Panics
+    /// If there is none of this name; the message lists them.
+    pub fn buffer_mut(&mut self, name: &str) -> &mut [f32] {
+        let names: Vec<String> = self.buffers.iter().map(|b| b.name.clone()).collect();
+        let found = self.buffers.iter_mut().find(|buffer| buffer.name == name);
+        &mut found
+            .unwrap_or_else(|| panic!("no buffer `{name}` in {names:?}"))
+            .values
+    }
+
     /// What the plugin told the host so far.
     #[must_use]
     pub fn log(&self) -> &HostLog {
@@ -399,6 +419,11 @@ impl Bench {
         self.detach_student = detach;
     }
 
+    /// Sets the phase of all further calls, an index into those of the plan's first stage; 0 at first.
+    pub fn set_phase(&mut self, phase: u32) {
+        self.phase = phase;
+    }
+
     /// Raises or lowers the cancel flag.
     pub fn set_cancel(&mut self, cancel: bool) {
         *self.cancel = u32::from(cancel);
@@ -406,6 +431,7 @@ impl Bench {
 
     pub(super) fn call(&mut self) -> kd_abi::KdCall {
         let mut call = host::call(&raw mut *self.host, self.seed, &raw const *self.cancel);
+        call.phase = self.phase;
         if self.detach_student {
             call.flags |= KD_CALL_DETACH_STUDENT;
         }

@@ -138,12 +138,15 @@ impl Golden {
 /// | `<case>/student/<tap>`, `<case>/teacher/<tap>` | inputs, `[N, C, H, W]` |
 /// | `<case>/target/<name>` | a target; integers where the tensor is `I64` |
 /// | `<case>/param/<path>` | a parameter |
+/// | `<case>/buffer/<path>` | a buffer before the step |
 /// | `<case>/loss`, or `<case>/loss/<name>` where there are several | expected |
 /// | `<case>/d_loss/<name>` | upstream gradient of a loss; 1 without it |
 /// | `<case>/metric/<name>` | expected; those that a file does not have are not compared |
+/// | `<case>/new_buffer/<path>` | expected after the step |
 /// | `<case>/d_student/<tap>`, `<case>/d_param/<path>` | expected gradients of `Σ d_loss·loss` |
 ///
-/// The configuration of a case is in the metadata `cases`, a JSON object by case. Taps and targets that
+/// The configuration of a case is in the metadata `cases`, a JSON object by case; strides of taps other
+/// than 8 are in `strides`, by case and then `<role>/<tap>`. Taps and targets that
 /// the plan does not read are passed over.
 ///
 /// A method over Burn tensors must also equal its program (`traced`), to the bit.
@@ -175,6 +178,9 @@ pub fn replay(
     set_targets(&mut bench, golden, case);
     for (path, key) in entries(golden, case, "param") {
         bench.param_mut(&path).copy_from_slice(&golden.f32s(&key));
+    }
+    for (path, key) in entries(golden, case, "buffer") {
+        bench.buffer_mut(&path).copy_from_slice(&golden.f32s(&key));
     }
     let upstream = upstream(&bench, golden, case);
     #[cfg(feature = "cpu")]
@@ -211,6 +217,9 @@ pub fn replay(
             &gradients.taps[slot],
         );
     }
+    for (path, key) in entries(golden, case, "new_buffer") {
+        compare(key, bench.buffer_mut(&path));
+    }
     for (slot, (path, ..)) in bench.params().iter().enumerate() {
         compare(format!("{case}/d_param/{path}"), &gradients.params[slot]);
     }
@@ -225,11 +234,15 @@ fn entries(golden: &Golden, case: &str, kind: &str) -> Vec<(String, String)> {
 }
 
 fn tap_shapes(golden: &Golden, case: &str, role: &'static str) -> Vec<TapShape> {
+    let strides = golden.metadata.get("strides").map(String::as_str);
+    let strides: Value = serde_json::from_str(strides.unwrap_or("{}")).expect("JSON metadata");
     let shape = |(name, key): (String, String)| TapShape {
         role,
-        name,
         shape: golden.shape(&key).try_into().expect("four extents"),
-        stride: 8,
+        stride: strides[case][format!("{role}/{name}")]
+            .as_u64()
+            .map_or(8, |stride| stride as u32),
+        name,
     };
     entries(golden, case, role).into_iter().map(shape).collect()
 }
