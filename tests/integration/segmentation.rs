@@ -196,7 +196,7 @@ fn camvid_goes_through() {
     let root = Path::new(&root);
     let bench = Workbench::new();
     let config = kdhost_tests::artifacts::workspace_root()
-        .join("configs/camvid/deeplabv3_mnv2_144_camvid.toml");
+        .join("configs/camvid/deeplabv3_mnv2_120_camvid.toml");
     let folders = [
         ("train_images", "train"),
         ("train_labels", "trainannot"),

@@ -26,6 +26,7 @@ use kd_plugin::burn::tensor::{Device, Tensor};
 use kd_plugin::burn::{self};
 use kd_plugin::{
     DistillMethod, Inputs, Levels, MethodError, Outputs, Packed, Plan, TapPattern, Taps,
+    resize_bilinear,
 };
 
 use crate::adapters::{AffinityAdapter, FeatureAdapter};
@@ -63,10 +64,8 @@ impl DistillMethod for Affinity {
     const DOC: &'static str = "The student imitates the code of the teacher's last map and the affinities between its \
          positions, arXiv 1903.04688.";
     const TAPS: &'static [TapPattern] = &[
-        TapPattern::student("feat.last").optional(),
-        TapPattern::teacher("feat.last").optional(),
-        TapPattern::student("neck.*").optional(),
-        TapPattern::teacher("neck.*").optional(),
+        TapPattern::student("feat.last|neck.*"),
+        TapPattern::teacher("feat.last|neck.*"),
     ];
     const LOSSES: &'static [&'static str] = &[AE, ADAPT, AFF];
     const METRICS: &'static [&'static str] = &["ae_r2"];
@@ -256,7 +255,7 @@ impl Parts {
                     let size = resize::size(&code);
                     (resize::averaged(student, size), code)
                 }
-                Some(code) => (student, resize::bilinear(code, size)),
+                Some(code) => (student, resize_bilinear(code, size)),
             };
             Ok(Compared {
                 place,

@@ -1,27 +1,14 @@
 //! Maps brought to the size of another.
 
 use kd_plugin::burn::tensor::Tensor;
-use kd_plugin::burn::tensor::module::{adaptive_avg_pool2d, interpolate};
-use kd_plugin::burn::tensor::ops::{InterpolateMode, InterpolateOptions};
+use kd_plugin::burn::tensor::module::adaptive_avg_pool2d;
+use kd_plugin::resize_bilinear;
 
 /// Height and width.
 #[must_use]
 pub fn size(map: &Tensor<4>) -> [usize; 2] {
     let [_, _, height, width] = map.dims();
     [height, width]
-}
-
-/// Bilinear, half-pixel centres (`align_corners = false`), without antialiasing; the map itself if it
-/// fits. Of constants: it has no gradient.
-#[must_use]
-pub fn bilinear(map: Tensor<4>, to: [usize; 2]) -> Tensor<4> {
-    if size(&map) == to {
-        return map;
-    }
-    let options = InterpolateOptions::new(InterpolateMode::Bilinear)
-        .with_align_corners(false)
-        .with_output_size(to);
-    interpolate(map, options)
 }
 
 /// Averages of areas (`torch.nn.functional.adaptive_avg_pool2d`); the map itself if it fits.
@@ -33,13 +20,13 @@ pub fn averaged(map: Tensor<4>, to: [usize; 2]) -> Tensor<4> {
     adaptive_avg_pool2d(map, to)
 }
 
-/// [`averaged`] where both sides shrink to a half or less, else [`bilinear`].
+/// [`averaged`] where both sides shrink to a half or less, else [`resize_bilinear`].
 #[must_use]
 pub fn averaged_or_bilinear(map: Tensor<4>, to: [usize; 2]) -> Tensor<4> {
     let [height, width] = size(&map);
     if height >= 2 * to[0] && width >= 2 * to[1] {
         averaged(map, to)
     } else {
-        bilinear(map, to)
+        resize_bilinear(map, to)
     }
 }
