@@ -248,7 +248,8 @@ pub trait Model: Send + Sync {
     ///
     /// # Panics
     /// If `request` names a tap that [`Model::taps`] lacks, or if a map is so small that a
-    /// channel's batch variance is undefined while training with `norm = "batch"`.
+    /// channel's batch variance is undefined while training with `norm = "batch"`; so it is of an
+    /// ASPP on a single image.
     fn forward(
         &self,
         weights: &[Tensor<1>],

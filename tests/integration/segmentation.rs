@@ -99,7 +99,10 @@ fn methods_of_both_tasks_teach_a_segmenter_and_those_of_boxes_say_why_not() {
         let output = command.output().unwrap();
         let message = stderr(&output);
         assert!(!output.status.success(), "{library}");
-        assert!(message.contains("tap") && message.contains("logits"), "{reason}: {message}");
+        assert!(
+            message.contains("tap") && message.contains("logits"),
+            "{reason}: {message}"
+        );
         assert!(!bench.path("no").exists(), "a refused run leaves a folder");
     }
     let hint = plugin("kd_hint");
@@ -108,7 +111,10 @@ fn methods_of_both_tasks_teach_a_segmenter_and_those_of_boxes_say_why_not() {
     let report: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
     let pair = &report["pairs"]["pairs"][0];
     assert_eq!(pair["student"], "deeplabv3");
-    assert!(pair["works"]["gradients"]["feat.last"].as_f64() > Some(0.0), "{pair}");
+    assert!(
+        pair["works"]["gradients"]["feat.last"].as_f64() > Some(0.0),
+        "{pair}"
+    );
 }
 
 /// Two halves, left class 0 and right class 1, with a line that is not labelled.
@@ -166,7 +172,14 @@ epochs = 20
     .unwrap();
     let train = |out: &str| {
         bench
-            .command(&["train", "--config", "halves.toml", "--output", out, "--quiet"])
+            .command(&[
+                "train",
+                "--config",
+                "halves.toml",
+                "--output",
+                out,
+                "--quiet",
+            ])
             .output()
             .unwrap()
     };

@@ -19,7 +19,7 @@ pub(super) fn rules(config: &Config, single: &Json) -> Vec<Finding> {
     let mut rules = Rules::default();
     dataset(config, &mut rules);
     transform(&config.data.transform, config.task, &mut rules);
-    model("student", &config.student, false, &mut rules);
+    model("student", &config.student, config, false, &mut rules);
     teachers::rules(config, &mut rules);
     train(&config.train, &mut rules);
     methods::rules(&config.distill, single, &mut rules);
@@ -173,7 +173,20 @@ fn transform(transform: &TransformConfig, task: Task, rules: &mut Rules) {
     });
 }
 
-fn model(at: &str, model: &ModelConfig, has_checkpoint: bool, rules: &mut Rules) {
+fn model(at: &str, model: &ModelConfig, config: &Config, has_checkpoint: bool, rules: &mut Rules) {
+    let fits = config.task == Task::Segmentation || model.backbone != "mobilenet_v2";
+    rules.require(fits, &format!("{at}.backbone"), || {
+        "`mobilenet_v2` is a backbone of segmenters, and `task` is `detection`".to_owned()
+    });
+    // The pooled branch has one value a channel and image.
+    let pools = config.task == Task::Segmentation && model.deeplab.aspp && !has_checkpoint;
+    let batch_size = config.data.batch_size;
+    rules.require(!pools || batch_size > 1, "data.batch_size", || {
+        format!(
+            "training with `{at}.deeplab.aspp` normalises the means of images over the batch, which \
+             needs 2 or more, got {batch_size}"
+        )
+    });
     let (fg, bg) = (model.fg_iou_threshold, model.bg_iou_threshold);
     rules.require(bg <= fg, &format!("{at}.bg_iou_threshold"), || {
         format!("must be at most `{at}.fg_iou_threshold` ({fg}), got {bg}")

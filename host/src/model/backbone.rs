@@ -1,14 +1,36 @@
-//! The backbones of segmenters behind one door.
+//! Where a backbone stands, and the backbones of segmenters behind one door.
 
 use burn::tensor::Tensor;
 
 use super::layers::Builder;
 use super::mobilenet::{self, MobileNetV2};
 use super::pass::Pass;
-use super::resnet::{Placement, ResNet, Variant};
+use super::resnet::{ResNet, Variant};
 use super::{ModelError, TapSpec};
 use crate::config::{ModelConfig, NormKind};
 use crate::maps::Maps;
+
+/// Where a backbone stands in its model.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Placement {
+    /// What its parameters' names begin with.
+    pub(super) prefix: &'static str,
+    /// Input pixels per cell of the last map; strides beyond it become dilations.
+    pub(super) output_stride: usize,
+}
+
+impl Placement {
+    /// In torchvision's detectors.
+    pub(super) const DETECTOR: Placement = Placement {
+        prefix: "backbone.body",
+        output_stride: 32,
+    };
+
+    /// Input pixels per cell of `c2..c5`.
+    pub(super) fn strides(self) -> [usize; 4] {
+        [4, 8, 16, 32].map(|stride: usize| stride.min(self.output_stride))
+    }
+}
 
 /// What kind, and how large.
 #[derive(Clone, Copy, Debug, PartialEq)]

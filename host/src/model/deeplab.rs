@@ -9,11 +9,10 @@
 
 use burn::tensor::Tensor;
 
-use super::backbone::{Backbone, BackboneKind};
+use super::backbone::{Backbone, BackboneKind, Placement};
 use super::layers::{Builder, Conv, ConvNorm, ConvShape, Place};
 use super::ops::{self, Activation};
 use super::pass::Pass;
-use super::resnet::Placement;
 use super::validate::validate;
 use super::{
     Forward, ForwardRequest, Model, ModelError, Output, ParamSpec, Part, SegmenterEntry, TapSpec,

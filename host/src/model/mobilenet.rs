@@ -7,10 +7,10 @@
 
 use burn::tensor::Tensor;
 
+use super::backbone::Placement;
 use super::layers::{Builder, ConvNorm, ConvShape, Place};
 use super::ops::Activation;
 use super::pass::Pass;
-use super::resnet::Placement;
 use super::{Init, Part, TapSpec};
 use crate::config::NormKind;
 use crate::maps::Maps;
@@ -199,8 +199,9 @@ impl MobileNetV2 {
                     expand,
                     depthwise,
                     project,
-                    // torchvision asks for the block's own stride: one that became a dilation is none.
-                    residual: stride == 1 && inputs == outputs,
+                    // The first block of a row with a stride has none, whatever became of the stride: the
+                    // output stride changes the grid, not the network.
+                    residual: !(first && row.stride > 1) && inputs == outputs,
                     tap: ends.then(|| TAPS[row.stage - 1]),
                 });
                 inputs = outputs;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
+use super::backbone::Placement;
 use super::fpn::{Fpn, LEVELS};
 use super::head::Head;
 use super::layers::Builder;
 use super::pass::Pass;
-use super::resnet::{Placement, ResNet, Variant};
+use super::resnet::{ResNet, Variant};
 use super::tap_table::map_size;
 use super::{Detector, Forward, ForwardRequest, Model, Output, ParamSpec, TapSpec};
 use crate::boxes::BoxXyxy;

@@ -7,34 +7,13 @@
 
 use burn::tensor::Tensor;
 
+use super::backbone::Placement;
 use super::layers::{Builder, ConvNorm, ConvShape, Place};
 use super::ops::{self, Activation};
 use super::pass::Pass;
 use super::{Init, ModelError, Part, TapSpec};
 use crate::config::{ModelConfig, NormKind};
 use crate::maps::Maps;
-
-/// Where a backbone stands in its model.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Placement {
-    /// What its parameters' names begin with.
-    pub(super) prefix: &'static str,
-    /// Input pixels per cell of the last map; strides beyond it become dilations.
-    pub(super) output_stride: usize,
-}
-
-impl Placement {
-    /// In torchvision's detectors.
-    pub(super) const DETECTOR: Placement = Placement {
-        prefix: "backbone.body",
-        output_stride: 32,
-    };
-
-    /// Input pixels per cell of `c2..c5`.
-    pub(super) fn strides(self) -> [usize; 4] {
-        [4, 8, 16, 32].map(|stride: usize| stride.min(self.output_stride))
-    }
-}
 
 /// Residual block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ mod golden;
 mod gradients;
 mod group_norm;
 mod loading;
+mod segmenter_golden;
 mod segmenters;
 mod threads;
 

@@ -282,6 +282,11 @@ fn ranges_and_rules() {
         "student.fcos.center_sampling_radius=0.0",
         "student.fcos.norm_groups=0",
         "student.backbone=resnet19",
+        "student.backbone=mobilenet_v2",
+        "student.mobilenet_width=0.0",
+        "student.deeplab.aspp_channels=0",
+        "student.deeplab.atrous_rates=[1, 0, 2]",
+        "teacher.model.deeplab.output_stride=32",
         "teacher.model.focal_alpha=2",
         "train.accumulate=0",
         "train.betas=[0.9, 1.0]",
@@ -398,6 +403,25 @@ fn groups_of_a_head_divide_its_channels() {
     assert_eq!(found[0].key, "teacher.model.fcos.norm_groups");
     let text = found[0].to_string();
     assert!(text.contains("`teacher.model.fpn_channels` (32)"), "{text}");
+}
+
+#[test]
+fn the_aspp_trains_on_more_than_one_image() {
+    let single = ["task=segmentation", "data.batch_size=1"];
+    let without = [
+        "student.deeplab.aspp=false",
+        "teacher.model.deeplab.aspp=false",
+    ];
+    ok(&[], &[&single[..], &without].concat());
+    ok(&[], &["data.batch_size=1"]);
+    for at in ["student", "teacher.model"] {
+        let aspp = format!("{at}.deeplab.aspp=true");
+        let found = problems(&[], &[&single[..], &without, &[&aspp]].concat());
+        assert_eq!(found.len(), 1, "{at}: {found:?}");
+        assert_eq!(found[0].key, "data.batch_size");
+        let text = found[0].to_string();
+        assert!(text.contains(&format!("`{at}.deeplab.aspp`")), "{text}");
+    }
 }
 
 #[test]

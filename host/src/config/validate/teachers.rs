@@ -32,6 +32,7 @@ fn teacher(at: &str, teacher: &TeacherConfig, config: &Config, rules: &mut Rules
     model(
         &format!("{at}.model"),
         &teacher.model,
+        config,
         has_checkpoint,
         rules,
     );

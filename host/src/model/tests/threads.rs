@@ -3,9 +3,10 @@
 use burn::tensor::Device;
 
 use super::*;
-use crate::data::ImageTargets;
-use crate::model::{build_detector, initial_state, weights};
+use crate::data::{Batch, ImageTargets};
+use crate::model::{Forward, build_detector, initial_state, weights};
 use crate::rng::KeyedRng;
+use crate::segmentation::cross_entropy;
 
 /// Two images whose pyramid, packed, has enough tiles for Winograd's algorithm in the head.
 const IMAGES: [usize; 4] = [2, 3, 96, 96];
@@ -46,14 +47,53 @@ fn check(detector: &str) {
     let assignment = detector.assign([height, width], &targets);
     assert!(assignment.matched.iter().flatten().any(|&m| m >= 0));
 
+    let detector = detector.as_ref();
+    compare(detector, &state, &pixels, |forward| {
+        detector.losses(forward.head().unwrap(), &assignment)
+    });
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit_of_a_segmenter() {
+    let [n, _, height, width] = IMAGES;
+    let mut rng = KeyedRng::new("threads", &[1]);
+    let pixels: Vec<f32> = (0..IMAGES.iter().product())
+        .map(|_| rng.normal() as f32)
+        .collect();
+    let batch = Batch {
+        images: vec![],
+        shape: IMAGES,
+        targets: vec![],
+        metas: vec![],
+        label_maps: (0..n * height * width)
+            .map(|_| rng.below(3) as u8)
+            .collect(),
+    };
+    for backbone in ["tiny", "mobilenet_v2"] {
+        let model = build_segmenter(&segmenter_config(backbone), 3);
+        let state = initial_state(model.as_ref(), 7);
+        compare(model.as_ref(), &state, &pixels, |forward| {
+            let logits = forward.output.as_ref().unwrap().segmentation().unwrap();
+            vec![("loss_ce", cross_entropy(logits, &batch))]
+        });
+    }
+}
+
+/// A step on `IMAGES` of `pixels`, on 1, 2 and 4 threads.
+fn compare(
+    model: &dyn Model,
+    state: &StateDict,
+    pixels: &[f32],
+    losses: impl Fn(&Forward) -> Vec<(&'static str, Tensor<1>)> + Sync,
+) {
     // Names and bits of all losses, all gradients and all statistics.
     let run = || -> Vec<(String, Vec<u32>)> {
         let device = Device::flex();
-        let plain = weights::tensors(detector.as_ref(), &state, &device).unwrap();
-        let leaves = student_weights(detector.as_ref(), plain);
-        let images = Tensor::<4>::from_data(TensorData::new(pixels.clone(), IMAGES), &device);
-        let forward = detector.forward(&leaves, images, &request(true, &[], false));
-        let losses = detector.losses(forward.head().unwrap(), &assignment);
+        let plain = weights::tensors(model, state, &device).unwrap();
+        let leaves = student_weights(model, plain);
+        let images = Tensor::<4>::from_data(TensorData::new(pixels.to_vec(), IMAGES), &device);
+        let forward = model.forward(&leaves, images, &request(true, &[], false));
+        let losses = losses(&forward);
         let total = losses.iter().map(|(_, loss)| loss.clone());
         let total = total.reduce(|a, b| a + b).unwrap();
         let gradients = total.backward();
@@ -61,7 +101,7 @@ fn check(detector: &str) {
         for (name, loss) in losses {
             all.push((name.to_owned(), values(loss.inner())));
         }
-        for (spec, leaf) in detector.specs().iter().zip(&leaves) {
+        for (spec, leaf) in model.specs().iter().zip(&leaves) {
             if let Some(gradient) = leaf.grad(&gradients) {
                 all.push((spec.name.clone(), values(gradient)));
             }
@@ -79,11 +119,11 @@ fn check(detector: &str) {
             .num_threads(threads)
             .build()
             .unwrap();
-        pool.install(run)
+        pool.install(&run)
     };
     let one = on(1);
-    let trainable = detector.specs().iter().filter(|spec| spec.trainable);
-    let buffers = detector.specs().iter().filter(|spec| spec.kind.is_buffer());
+    let trainable = model.specs().iter().filter(|spec| spec.trainable);
+    let buffers = model.specs().iter().filter(|spec| spec.kind.is_buffer());
     let losses = one.iter().filter(|(name, _)| name.starts_with("loss_"));
     let losses = losses.count();
     assert_eq!(one.len(), losses + trainable.count() + buffers.count());

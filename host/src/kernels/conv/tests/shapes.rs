@@ -86,6 +86,8 @@ fn cases() -> Vec<Case> {
     add(&PYRAMID, [33, 33], Window::square(3, 2, 1), 33);
     add(&PAIR, [8, 8], window([3, 3], one, [2, 2], [2, 2]), 8);
     add(&PAIR, [91, 91], window([5, 3], [1, 2], [2, 0], one), 91);
+    add(&PAIR, [48, 48], window([3, 3], one, [4, 4], [4, 4]), 48);
+    add(&PAIR, [48, 48], window([3, 3], [2, 2], [2, 2], [2, 2]), 48);
     add(&PAIR, [2, 2], Window::square(2, 3, 1), 2);
     // Channels that do not fill registers, in all sizes at once.
     for channels in [
