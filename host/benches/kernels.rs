@@ -16,7 +16,7 @@ use kdhost::distill::inject::inject;
 use kdhost::engine::optim::{Algorithm, Optimizer};
 use kdhost::kernels::conv::Window;
 use kdhost::maps::Maps;
-use kdhost::model::ops::{self, ConvOptions2d};
+use kdhost::model::ops::{self, Activation, ConvOptions2d};
 
 // As the binary has it: without, page faults are what is measured.
 #[global_allocator]
@@ -104,7 +104,8 @@ fn others(criterion: &mut Criterion) {
     let mut norm = group(criterion, "batch_norm + relu 256 160");
     norm.bench_function("kdhost", |bencher| {
         bencher.iter(|| {
-            let y = ops::batch_norm_train(&maps, gamma.clone(), beta.clone(), None, true);
+            let relu = Activation::Relu;
+            let y = ops::batch_norm_train(&maps, gamma.clone(), beta.clone(), None, relu);
             backward(y.output.cells().clone());
         });
     });

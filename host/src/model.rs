@@ -176,6 +176,10 @@ pub struct BatchStats {
 
 /// What a model gives at its end, before losses and post-processing.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one a pass, and it is not moved about"
+)]
 pub enum Output {
     /// A detector's head on all levels.
     Detection(HeadOutput),

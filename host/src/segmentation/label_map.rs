@@ -36,7 +36,7 @@ pub fn label_map(logits: &Tensor<4>, index: usize, view: &View) -> LabelMap {
     let [n, k, h, w] = logits.dims();
     assert!(index < n, "image {index} of {n}");
     assert!(k <= 255, "{k} classes do not fit a label map");
-    let grid = logits.clone().detach().slice([index..index + 1]);
+    let grid = logits.clone().detach().narrow(0, index, 1);
     let grid = grid.permute([0, 2, 3, 1]).into_data();
     let grid: Vec<f32> = grid.try_into_vec().expect("logits are f32");
     let along = |axis: usize, cells: usize, flipped: bool| {

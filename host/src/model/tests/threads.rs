@@ -61,13 +61,11 @@ fn the_number_of_threads_changes_no_bit_of_a_segmenter() {
         .map(|_| rng.normal() as f32)
         .collect();
     let batch = Batch {
-        images: vec![],
         shape: IMAGES,
-        targets: vec![],
-        metas: vec![],
         label_maps: (0..n * height * width)
             .map(|_| rng.below(3) as u8)
             .collect(),
+        ..Batch::default()
     };
     for backbone in ["tiny", "mobilenet_v2"] {
         let model = build_segmenter(&segmenter_config(backbone), 3);
