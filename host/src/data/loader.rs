@@ -391,12 +391,9 @@ impl Source {
         } else {
             Augmentation::NONE
         };
-        let apply = |labels| {
-            let transform = &self.transform;
-            transform.apply_labelled(record, &pixels, labels, &augmentation)
-        };
+        let transform = &self.transform;
         Ok(Read {
-            sample: apply(&labels),
+            sample: transform.apply_labelled(record, &pixels, &labels, &augmentation),
             original_labels: (!options.training).then_some(labels),
         })
     }
@@ -425,14 +422,11 @@ fn collate(samples: Vec<Read>, divisor: usize) -> Batch {
         metas: Vec::with_capacity(samples.len()),
     };
     let images = batch.images.chunks_exact_mut(3 * height * width);
-    for (
-        out,
-        Read {
+    for (out, read) in images.zip(samples) {
+        let Read {
             sample,
             original_labels,
-        },
-    ) in images.zip(samples)
-    {
+        } = read;
         let [rows, columns] = sample.meta.size;
         let planes = sample.image.chunks_exact(rows * columns);
         for (out, plane) in out.chunks_exact_mut(height * width).zip(planes) {
