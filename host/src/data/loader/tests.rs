@@ -416,10 +416,3 @@ fn a_broken_label_map_is_as_a_broken_image() {
     let error = loader(labelled(6), strict).epoch(0, 0).next().unwrap();
     assert_eq!(error.unwrap_err().to_string(), "`labels#4`: broken");
 }
-
-#[test]
-fn segmentation_needs_label_maps() {
-    let error = Loader::new(Arc::new(numbered(3)), segmentation(1, true)).err();
-    let message = error.unwrap().to_string();
-    assert!(message.contains("data.dataset") && message.contains("label maps"));
-}
