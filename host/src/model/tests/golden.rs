@@ -186,7 +186,7 @@ fn losses_and_detections_agree_with_torchvision() {
             })
             .collect();
         let assignment = golden.detector.assign([height, width], &targets);
-        let losses = golden.detector.losses(&head, &assignment);
+        let losses = golden.detector.losses(head, &assignment);
         assert_eq!(losses.len(), below(&golden.file, "loss").entries.len());
         for loss in losses {
             let key = &loss.0.replace('_', "/");
@@ -195,7 +195,7 @@ fn losses_and_detections_agree_with_torchvision() {
         }
 
         let sizes = [[48, 76], [44, 60]];
-        let found = golden.detector.detect(&head, [height, width], &sizes);
+        let found = golden.detector.detect(head, [height, width], &sizes);
         assert_eq!(found.len(), 2);
         for (i, found) in found.iter().enumerate() {
             let expected = |what: &str| entry(&format!("detections/{i}/{what}"));

@@ -117,7 +117,7 @@ fn compare(
             .num_threads(threads)
             .build()
             .unwrap();
-        pool.install(&run)
+        pool.install(run)
     };
     let one = on(1);
     let trainable = model.specs().iter().filter(|spec| spec.trainable);
