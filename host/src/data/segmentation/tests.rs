@@ -90,7 +90,7 @@ fn another_size_names_both_files() {
     let (folder, config) = folder();
     labels(&folder.path().join("labels/a.png"), &[0; 12]);
     let message = message(opened(&config).unwrap().label_map(0));
-    for part in ["labels/a.png` is 4x3", "images/a.png` is 4x2"] {
+    for part in ["labels/a.png`: is 4x3", "images/a.png` is 4x2"] {
         assert!(message.contains(part), "{part}: {message}");
     }
 }
