@@ -8,3 +8,20 @@ mod metrics;
 pub mod segmentation;
 
 pub use metrics::{Metrics, percent};
+
+use sha2::{Digest, Sha256};
+
+use crate::state::hex;
+
+/// SHA-256 (hex) of a set of images, of each its id and `[height, width]`: a line `id height width`
+/// each, by ascending id.
+#[must_use]
+pub fn image_list_hash(images: impl Iterator<Item = (i64, [usize; 2])>) -> String {
+    let mut images: Vec<(i64, [usize; 2])> = images.collect();
+    images.sort_unstable_by_key(|(id, _)| *id);
+    let mut hasher = Sha256::new();
+    for (id, [height, width]) in images {
+        hasher.update(format!("{id} {height} {width}\n"));
+    }
+    hex(&hasher.finalize())
+}

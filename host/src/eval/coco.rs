@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 
 use hotcoco::params::IouType;
 use hotcoco::{COCO, COCOeval};
-use sha2::{Digest, Sha256};
 
 use crate::data::Dataset;
 
@@ -175,21 +174,7 @@ impl GroundTruth {
     /// SHA-256 (hex) of the evaluated images: a line `id height width` each, by ascending id.
     #[must_use]
     pub fn image_list_hash(&self) -> String {
-        let mut images: Vec<&GtImage> = self.images.iter().collect();
-        images.sort_unstable_by_key(|image| image.id);
-        let mut hasher = Sha256::new();
-        for GtImage {
-            id,
-            size: [height, width],
-        } in images
-        {
-            hasher.update(format!("{id} {height} {width}\n"));
-        }
-        hasher
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        super::image_list_hash(self.images.iter().map(|image| (image.id, image.size)))
     }
 }
 

@@ -64,12 +64,13 @@ impl ConfusionMatrix {
         }
     }
 
-    /// The numbers. `classes` are the names of the classes.
+    /// The numbers. `classes` are the names of the classes, `image_list_hash` is of the images that
+    /// were added.
     ///
     /// # Panics
     /// If there is not a name for each class.
     #[must_use]
-    pub fn metrics(&self, classes: &[String]) -> SegmentationMetrics {
+    pub fn metrics(&self, classes: &[String], image_list_hash: String) -> SegmentationMetrics {
         assert_eq!(classes.len(), self.num_classes, "one name a class");
         let count = |truth: usize, predicted: usize| self.counts[truth * classes.len() + predicted];
         let all = || 0..classes.len();
@@ -102,6 +103,7 @@ impl ConfusionMatrix {
             per_class,
             pixels,
             protocol: PROTOCOL.to_owned(),
+            image_list_hash,
         }
     }
 }
@@ -135,6 +137,8 @@ pub struct SegmentationMetrics {
     pub pixels: u64,
     /// Every choice that the numbers depend on.
     pub protocol: String,
+    /// [`super::image_list_hash`]: numbers with different hashes do not compare.
+    pub image_list_hash: String,
 }
 
 /// Numbers of one class.

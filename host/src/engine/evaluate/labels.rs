@@ -4,8 +4,8 @@ use burn::tensor::Tensor;
 
 use super::{Evaluation, EvaluationSet, FULL_PASS, images_of};
 use crate::engine::EngineError;
-use crate::eval::Metrics;
 use crate::eval::segmentation::ConfusionMatrix;
+use crate::eval::{Metrics, image_list_hash};
 use crate::model::Model;
 use crate::segmentation::{View, label_map};
 
@@ -18,6 +18,7 @@ pub(super) fn score(
     let device = weights[0].device();
     let classes = set.dataset.classes();
     let mut confusion = ConfusionMatrix::new(classes.len());
+    let mut images = Vec::new();
     for batch in set.loader(model.size_divisor())?.epoch(0, 0) {
         let batch = batch?;
         let [_, _, height, width] = batch.shape;
@@ -35,11 +36,14 @@ pub(super) fn score(
                 original_size: truth.size,
                 flipped: meta.flipped,
             };
+            images.push((meta.image_id, truth.size));
             confusion.add(&label_map(logits, index, &view), truth);
         }
     }
     Ok(Evaluation {
-        metrics: Metrics::Segmentation(confusion.metrics(classes)),
+        metrics: Metrics::Segmentation(
+            confusion.metrics(classes, image_list_hash(images.into_iter())),
+        ),
         predictions: Vec::new(),
     })
 }

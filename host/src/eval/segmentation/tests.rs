@@ -67,7 +67,7 @@ fn numbers_equal_those_of_mmsegmentation_and_torchmetrics() {
     for (name, case) in &golden.cases {
         let matrix = of(case);
         assert_eq!(matrix.counts, case.torchmetrics.matrix.concat(), "{name}");
-        let metrics = matrix.metrics(&names(case.classes));
+        let metrics = matrix.metrics(&names(case.classes), String::new());
         for (class, (iou, acc)) in metrics.per_class.iter().zip(case.iou.iter().zip(&case.acc)) {
             for (out, reference) in [(class.iou, iou), (class.acc, acc)] {
                 assert_eq!(out.is_some(), reference.is_some(), "{name}: {}", class.name);
@@ -119,7 +119,7 @@ fn without_a_labelled_pixel_nothing_is_defined() {
     let mut matrix = ConfusionMatrix::new(2);
     let map = |data: Vec<u8>| LabelMap { size: [1, 2], data };
     matrix.add(&map(vec![0, 1]), &map(vec![255, 255]));
-    let metrics = matrix.metrics(&names(2));
+    let metrics = matrix.metrics(&names(2), String::new());
     assert_eq!(metrics.pixels, 0);
     assert_eq!(metrics.named(), {
         let undefined = [
@@ -152,7 +152,10 @@ class      IoU    Acc
 class 0   50.0  100.0
 class 1   50.0   50.0
 class 2      -      -";
-    assert_eq!(matrix.metrics(&names(3)).to_string(), expected);
+    assert_eq!(
+        matrix.metrics(&names(3), String::new()).to_string(),
+        expected
+    );
 }
 
 #[test]
