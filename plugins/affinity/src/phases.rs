@@ -1,7 +1,7 @@
 //! The auto-encoder learns first, alone; then the student learns with the adapters.
 
 use kd_plugin::Schedule;
-use kd_plugin::schedule::{Learn, Phase, Pretrain, Until};
+use kd_plugin::schedule::{Phase, Pretrain, Until};
 
 use crate::options::Config;
 use crate::{ADAPT, AE, AFF};
@@ -20,24 +20,16 @@ pub fn schedule(config: &Config) -> Option<Schedule> {
         0 => Until::Epochs(config.autoencoder_epochs),
         iters => Until::Iters(iters),
     };
-    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+    let recipe = Pretrain {
+        lr: config.autoencoder_lr,
+        momentum: MOMENTUM,
+        weight_decay: config.autoencoder_weight_decay,
+        poly_power: POLY_POWER,
+    };
     let autoencoder = Phase {
-        until: Some(until),
-        learn: Learn {
-            backbone: false,
-            neck: false,
-            head: false,
-            method: true,
-        },
-        losses: names(&[AE]),
-        params: names(&["encoder.*", "decoder.*"]),
-        pretrain: Some(Pretrain {
-            lr: config.autoencoder_lr,
-            momentum: MOMENTUM,
-            weight_decay: config.autoencoder_weight_decay,
-            poly_power: POLY_POWER,
-        }),
-        ..Phase::new("autoencoder")
+        losses: vec![AE.to_owned()],
+        params: vec!["encoder.*".to_owned(), "decoder.*".to_owned()],
+        ..Phase::pretrain("autoencoder", until, recipe)
     };
     let sides = [
         (config.adapts(), ADAPT, "feature_adapter.*"),
