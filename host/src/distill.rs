@@ -4,7 +4,7 @@
 //! Reading order: [`roles`] (which teacher plays which role), [`taps`] (patterns to concrete taps),
 //! [`targets`] (named ground truth), [`schedule`] (phases the method asks for), [`weights`] (of its
 //! terms, over the run), [`maps`] (generated maps in place of taps), [`distiller`] (one method, bound),
-//! [`demand`] (what a phase asks of it),
+//! `demand` (what a phase asks of it),
 //! [`execution`] (who computes it), [`step`] (one call of it), [`methods`] (all of a run), [`inject`]
 //! (a gradient from outside enters the tape).
 

@@ -52,23 +52,24 @@ fn method_state(run: &Path) -> Vec<u8> {
     fs::read(method_file(run)).unwrap()
 }
 
-/// Folders in which the cache keeps what methods learned.
-fn kept(bench: &Workbench) -> Vec<PathBuf> {
-    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if name.starts_with("method-") {
-                found.push(path);
-            } else if path.is_dir() {
-                walk(&path, found);
-            }
-        }
-    }
-    let mut found = Vec::new();
-    walk(&bench.path("."), &mut found);
+/// Folders of the cache whose names begin with `prefix`.
+fn cached(bench: &Workbench, prefix: &str) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(bench.path("runs/cache")) else {
+        return Vec::new();
+    };
+    let folders = entries.map(|entry| entry.unwrap().path());
+    let named = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        name.starts_with(prefix)
+    };
+    let mut found: Vec<PathBuf> = folders.filter(named).collect();
     found.sort();
     found
+}
+
+/// Folders in which the cache keeps what methods learned.
+fn kept(bench: &Workbench) -> Vec<PathBuf> {
+    cached(bench, "method-")
 }
 
 fn lines(run: &Path) -> Vec<Value> {
@@ -89,7 +90,6 @@ fn lines_of(run: &Path, prefix: &str) -> Vec<Value> {
 #[test]
 fn the_student_and_its_run_are_as_without_the_phase() {
     let bench = Workbench::new();
-    let plain = bench.train("plain", &["--set", "train.epochs=1"]);
     let settings = [
         "distill.weight=0",
         "train.weight_decay=0.1",
@@ -102,12 +102,6 @@ fn the_student_and_its_run_are_as_without_the_phase() {
         student(&ours) == student(&without),
         "the phase reached the student"
     );
-    let student_alone = train(&bench, "zero", &["distill.weight=0"]);
-    assert!(
-        student(&student_alone) == student(&plain),
-        "not the plain student"
-    );
-
     // The run's own records are equal but for the method's: as many steps, the same losses and rates.
     let of_run = |run: &Path| -> Vec<Value> {
         let steps = lines_of(run, "train/");
@@ -140,6 +134,11 @@ fn the_student_and_its_run_are_as_without_the_phase() {
     // Where no loss has weight, the adapter only decays; the phase leaves it alone.
     let adapter = |run: &Path| tensors(&method_file(run), "coder.param.adapter.");
     assert_eq!(adapter(&ours), adapter(&without));
+
+    // And the student is the plain one.
+    let plain = bench.train("plain", &["--set", "train.epochs=1"]);
+    let zero = train(&bench, "zero", &["distill.weight=0"]);
+    assert!(student(&zero) == student(&plain), "not the plain student");
 }
 
 #[test]
@@ -270,11 +269,19 @@ fn what_was_learned_is_reused_by_content() {
     );
     assert_eq!(lines_of(&fresh, "pretrain/code/").len(), 6);
 
+    // From here on the same teacher, which settings of the run would train differently.
+    let [teacher] = &cached(&bench, "teacher-")[..] else {
+        panic!("one teacher was trained");
+    };
+    let teacher = teacher.join("student.safetensors");
+    let teacher = format!("teacher.checkpoint={}", teacher.display());
     // Neither weights nor the run's length nor its learning rate play a part.
     let other = [
+        teacher.as_str(),
         "distill.loss_weights.loss_distill=3",
         "train.max_iters=2",
         "train.lr=0.001",
+        "train.ema_decay=0.9",
     ];
     let other = train(&bench, "other", &other);
     assert_eq!(lines_of(&other, "pretrain/reused").len(), 1);
@@ -284,9 +291,10 @@ fn what_was_learned_is_reused_by_content() {
         ("steps", "distill.config.steps=5"),
         ("batch", "data.batch_size=5"),
         ("clip", "train.grad_clip_norm=0.01"),
+        ("seed", "seed=9"),
     ] {
         let before = kept(&bench).len();
-        let run = train(&bench, out, &["train.max_iters=1", setting]);
+        let run = train(&bench, out, &[&teacher, "train.max_iters=1", setting]);
         assert!(lines_of(&run, "pretrain/reused").is_empty(), "{setting}");
         assert_eq!(kept(&bench).len(), before + 1, "{setting}");
     }
