@@ -2,19 +2,9 @@
 
 use std::fs;
 
-use kdhost_tests::command::{Workbench, metrics, plugin, stderr, stdout, student, succeed};
-use serde_json::Value;
+use kdhost_tests::command::{Workbench, metrics, plugin, series, stderr, stdout, student, succeed};
 
 const FCOS: [&str; 2] = ["--set", "student.detector=fcos"];
-
-/// All values of a key in `metrics.jsonl`, in order.
-fn series(text: &str, key: &str) -> Vec<f64> {
-    let values = text.lines().filter_map(|line| {
-        let line: Value = serde_json::from_str(line).unwrap();
-        line.get(key)?.as_f64()
-    });
-    values.collect()
-}
 
 #[test]
 fn fcos_learns_from_a_teacher_with_anchors_and_its_losses_fall() {

@@ -4,19 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
-use kdhost_tests::command::{Workbench, metrics, plugin, stderr, stdout, student, succeed};
+use kdhost_tests::command::{Workbench, metrics, plugin, series, stderr, stdout, student, succeed};
 use serde_json::Value;
 
 const TASK: [&str; 2] = ["--task", "segmentation"];
-
-/// All values of a key in `metrics.jsonl`, in order.
-fn series(text: &str, key: &str) -> Vec<f64> {
-    let values = text.lines().filter_map(|line| {
-        let line: Value = serde_json::from_str(line).unwrap();
-        line.get(key)?.as_f64()
-    });
-    values.collect()
-}
 
 #[test]
 fn shapes_are_learned_scored_and_drawn() {

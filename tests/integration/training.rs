@@ -3,21 +3,9 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use kdhost_tests::command::{Workbench, metrics, plugin, stderr, stdout, student, succeed};
+use kdhost_tests::command::{Workbench, metrics, plugin, series, stderr, stdout, student, succeed};
 use kdhost_tests::fixtures::c_plugin;
 use serde_json::Value;
-
-/// All values of a key in `metrics.jsonl`, in order.
-fn series(text: &str, key: &str) -> Vec<f64> {
-    text.lines()
-        .filter_map(|line| {
-            serde_json::from_str::<Value>(line)
-                .unwrap()
-                .get(key)?
-                .as_f64()
-        })
-        .collect()
-}
 
 #[test]
 fn a_method_that_declares_nothing_gives_the_plain_student_to_the_bit() {

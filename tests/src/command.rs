@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use serde_json::Value;
+
 use crate::artifacts::artifacts;
 
 /// Settings of the smallest experiment that still learns: 64-pixel `shapes`, narrow models.
@@ -163,4 +165,17 @@ pub fn student(run: &Path) -> Vec<u8> {
 #[must_use]
 pub fn metrics(run: &Path) -> String {
     fs::read_to_string(run.join("metrics.jsonl")).expect("a run has metrics")
+}
+
+/// All values of a key in `metrics.jsonl`, in order.
+///
+/// # Panics
+/// If a line is no JSON.
+#[must_use]
+pub fn series(text: &str, key: &str) -> Vec<f64> {
+    let values = text.lines().filter_map(|line| {
+        let line: Value = serde_json::from_str(line).expect("a log is lines of JSON");
+        line.get(key)?.as_f64()
+    });
+    values.collect()
 }
