@@ -43,6 +43,16 @@ struct RawStage {
     init_from: Option<String>,
     #[serde(default = "one")]
     input_scale: f64,
+    #[serde(default = "one")]
+    teacher_input_scale: f64,
+    #[serde(default = "one")]
+    pyramid_scale: f64,
+    #[serde(default = "one")]
+    epochs_scale: f64,
+    #[serde(default = "yes")]
+    method: bool,
+    #[serde(default)]
+    gate: Option<serde_json::Value>,
     #[serde(default)]
     phases: Vec<RawPhase>,
 }
@@ -59,6 +69,8 @@ struct RawPhase {
     lr_scale: LrScale,
     #[serde(default = "yes")]
     distill_gradient: bool,
+    #[serde(default = "one")]
+    task_weight: f64,
     #[serde(default)]
     losses: Vec<String>,
     #[serde(default)]
@@ -177,6 +189,8 @@ pub struct Phase {
     pub lr_scale: LrScale,
     /// Whether the method's gradient reaches the student. Its own parameters learn either way.
     pub distill_gradient: bool,
+    /// Factor on the student's own task losses.
+    pub task_weight: f64,
     /// Which of the method's losses count and which of its parameters learn.
     pub selection: Selection,
 }
@@ -191,6 +205,7 @@ impl Phase {
             learn: Learn::default(),
             lr_scale: LrScale::default(),
             distill_gradient: true,
+            task_weight: 1.0,
             selection: Selection::default(),
         }
     }
@@ -234,6 +249,11 @@ impl Schedule {
             || stage.teacher.as_deref().is_some_and(|t| t != "teacher")
             || stage.init_from.is_some()
             || stage.input_scale != 1.0
+            || stage.teacher_input_scale != 1.0
+            || stage.pyramid_scale != 1.0
+            || stage.epochs_scale != 1.0
+            || !stage.method
+            || stage.gate.is_some()
         {
             return Err(format!(
                 "stage `{name}`: this host runs the configured student against the configured \
@@ -286,6 +306,13 @@ impl Schedule {
                     at()
                 ));
             }
+            if !(phase.task_weight.is_finite() && phase.task_weight >= 0.0) {
+                return Err(format!(
+                    "{}: `task_weight` is {}; it must be finite and not negative",
+                    at(),
+                    phase.task_weight
+                ));
+            }
             phases.push(Phase {
                 name: phase.name.clone(),
                 start,
@@ -293,6 +320,7 @@ impl Schedule {
                 learn: phase.learn,
                 lr_scale: phase.lr_scale,
                 distill_gradient: phase.distill_gradient,
+                task_weight: phase.task_weight,
                 selection: phase.selection(),
             });
             start = end;

@@ -327,7 +327,7 @@ impl Learner {
             let losses = truth.losses(student, output.expect("a full pass goes to its end"));
             (forward, truth, losses)
         });
-        let task_scale = scale * self.task_weight;
+        let task_scale = scale * self.task_weight * phase.task_weight as f32;
         let mut total = task_total(&mut sum.losses, losses, "", task_scale, call.step)?;
         add(&mut sum.times.student_forward, clock.elapsed());
 

@@ -12,28 +12,57 @@ pub struct Schedule {
     pub stages: Vec<Stage>,
 }
 
-/// One stage: which model learns, which teaches, in which phases.
+/// One stage: which model learns, which teaches, on images of which size, in which phases. Its student
+/// is the result of the stage; that of the last stage is the result of the whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
-    /// Unique in the schedule.
+    /// Unique in the schedule: letters, digits, `-` and `_`; the stage's folder is named for it.
     pub name: String,
-    /// The configured model that learns.
+    /// Whose architecture learns: `student`, or the name of a configured teacher.
     #[serde(default = "student")]
     pub student: String,
-    /// The configured model, or the earlier stage, that teaches; `None` for no teacher.
+    /// Who teaches: a configured teacher, or the earlier stage whose result teaches; `None` for nobody.
     #[serde(default = "teacher")]
     pub teacher: Option<String>,
-    /// The earlier stage whose result the student starts from; `None` for its own start.
+    /// Whose weights the student starts from, which must have its architecture: an earlier stage, or
+    /// a configured teacher once trained; `None` for the configured start of its architecture.
     #[serde(default)]
     pub init_from: Option<String>,
-    /// Side of the student's input relative to the teacher's.
+    /// Side of the student's images relative to the configured one (`data.transform`), in `(0, 1]`;
+    /// extents are rounded down.
     #[serde(default = "one")]
     pub input_scale: f64,
+    /// Side of the teacher's images relative to the configured one, likewise.
+    #[serde(default = "one")]
+    pub teacher_input_scale: f64,
+    /// The student is a detector whose pyramid is upsampled by this factor before its head, so that its
+    /// locations are those of an input as many times larger; 1 for as it is.
+    #[serde(default = "one")]
+    pub pyramid_scale: f64,
+    /// Length of the stage in units of the configured `train.epochs`, above 0; at least one epoch.
+    #[serde(default = "one")]
+    pub epochs_scale: f64,
+    /// False: the student learns from its task losses alone, in the stage's phases.
+    #[serde(default = "yes")]
+    pub method: bool,
+    /// What its result must reach, else the job stops after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Gate>,
     /// In order: those of the method alone (`pretrain`), then those of the run, of which the last one
     /// has no `until`. None of the run: one phase in which everything learns.
     #[serde(default)]
     pub phases: Vec<Phase>,
+}
+
+/// The result of a stage must be as good as plain training of the same architecture on images of the
+/// same size, for as many epochs: the host trains that model too, once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gate {
+    /// How much worse it may be, in the task's main metric (AP, mIoU, top-1), of 1.
+    #[serde(default)]
+    pub tolerance: f64,
 }
 
 /// A part of a stage with its own learning parts and rates.
@@ -54,6 +83,9 @@ pub struct Phase {
     /// Whether the method's gradient reaches the student's taps.
     #[serde(default = "yes")]
     pub distill_gradient: bool,
+    /// Multiplies the student's own task losses; not negative.
+    #[serde(default = "one")]
+    pub task_weight: f64,
     /// Losses of the method that count in this phase, `maps` among them where it makes some; the
     /// others have weight 0. Empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -153,6 +185,11 @@ impl Stage {
             teacher: teacher(),
             init_from: None,
             input_scale: 1.0,
+            teacher_input_scale: 1.0,
+            pyramid_scale: 1.0,
+            epochs_scale: 1.0,
+            method: true,
+            gate: None,
             phases: Vec::new(),
         }
     }
@@ -168,6 +205,7 @@ impl Phase {
             learn: Learn::default(),
             lr_scale: LrScale::default(),
             distill_gradient: true,
+            task_weight: 1.0,
             losses: Vec::new(),
             params: Vec::new(),
             pretrain: None,
@@ -289,6 +327,7 @@ mod tests {
             "learn": {"backbone": false, "neck": false, "head": false, "method": true},
             "lr_scale": {"backbone": 1.0, "neck": 1.0, "head": 1.0, "method": 1.0},
             "distill_gradient": true,
+            "task_weight": 1.0,
             "losses": ["loss_code"],
             "params": ["coder.*"],
             "pretrain": {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "poly_power": 0.9},
