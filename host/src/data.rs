@@ -90,6 +90,8 @@ pub struct Batch {
     /// One an image, as annotated: what an evaluation compares with; empty in detection and in
     /// training.
     pub original_label_maps: Vec<LabelMap>,
+    /// Classification: 0-based class of each image; empty in other tasks.
+    pub labels: Vec<usize>,
     /// One an image.
     pub metas: Vec<ImageMeta>,
 }

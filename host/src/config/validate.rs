@@ -97,15 +97,16 @@ fn dataset(config: &Config, rules: &mut Rules) {
     let tasks: &[Task] = match data.dataset.as_str() {
         "coco" | "voc" => &[Task::Detection],
         "seg_folder" | "voc_seg" | "cityscapes" => &[Task::Segmentation],
-        _ => &[Task::Detection, Task::Segmentation],
+        _ => &[Task::Detection, Task::Segmentation, Task::Classification],
     };
     rules.require(tasks.contains(&config.task), "data.dataset", || {
-        let has = match config.task {
-            Task::Detection => "label maps and no boxes",
-            Task::Segmentation => "boxes and no label maps",
+        let wants = match config.task {
+            Task::Detection => "boxes",
+            Task::Segmentation => "label maps",
+            Task::Classification => "a class for each image",
         };
         format!(
-            "`{}` has {has}, and `task` is \"{}\"; choose another data set or task",
+            "`{}` has no {wants}, and `task` is \"{}\"; choose another data set or task",
             data.dataset,
             config.task.name()
         )
@@ -174,9 +175,14 @@ fn transform(transform: &TransformConfig, task: Task, rules: &mut Rules) {
 }
 
 fn model(at: &str, model: &ModelConfig, config: &Config, has_checkpoint: bool, rules: &mut Rules) {
-    let fits = config.task == Task::Segmentation || model.backbone != "mobilenet_v2";
+    let fits = config.task != Task::Detection || model.backbone != "mobilenet_v2";
     rules.require(fits, &format!("{at}.backbone"), || {
-        "`mobilenet_v2` is a backbone of segmenters, and `task` is `detection`".to_owned()
+        "`mobilenet_v2` is a backbone of segmenters and classifiers, and `task` is `detection`"
+            .to_owned()
+    });
+    let (dim, heads) = (model.vit.dim, model.vit.heads);
+    rules.require(dim.is_multiple_of(heads), &format!("{at}.vit.dim"), || {
+        format!("must be a multiple of `{at}.vit.heads` ({heads}), got {dim}")
     });
     // The pooled branch has one value a channel and image.
     let pools = config.task == Task::Segmentation && model.deeplab.aspp && !has_checkpoint;

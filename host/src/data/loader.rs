@@ -419,6 +419,7 @@ fn collate(samples: Vec<Read>, divisor: usize) -> Batch {
         targets: Vec::with_capacity(samples.len()),
         label_maps: Vec::new(),
         original_label_maps: Vec::new(),
+        labels: Vec::new(),
         metas: Vec::with_capacity(samples.len()),
     };
     let images = batch.images.chunks_exact_mut(3 * height * width);

@@ -59,6 +59,12 @@ fn open(config: &DataConfig, task: Task, split: Split) -> Result<Arc<dyn Dataset
     Ok(Arc::new(match task {
         Task::Detection => ShapesDataset::new(&config.shapes, split)?,
         Task::Segmentation => ShapesDataset::labelled(&config.shapes, split)?,
+        Task::Classification => {
+            return Err(DatasetError::Config {
+                key: "data.dataset",
+                reason: "`shapes` has no classes of images yet".to_owned(),
+            });
+        }
     }))
 }
 

@@ -87,6 +87,7 @@ impl Pairs {
         let names = match config.task {
             Task::Detection => model::detector_names(),
             Task::Segmentation => model::segmenter_names(),
+            Task::Classification => model::classifier_names(),
         };
         let teachers: Vec<Option<&str>> = match teacher_names(&chosen).is_empty() {
             false => names.iter().map(|name| Some(*name)).collect(),
@@ -153,6 +154,7 @@ fn name_of(model: &mut ModelConfig, task: Task) -> &mut String {
     match task {
         Task::Detection => &mut model.detector,
         Task::Segmentation => &mut model.segmenter,
+        Task::Classification => &mut model.classifier,
     }
 }
 
