@@ -8,21 +8,25 @@ mod augmentation;
 mod coco;
 mod decode;
 mod fingerprint;
+mod geometry;
 mod label_map;
 mod loader;
 mod mask_crop;
+mod random_crop;
 mod registry;
 mod resize;
 mod segmentation;
 mod selection;
 mod shapes;
 mod transforms;
+mod view;
 mod voc;
 
 pub use augmentation::{Augmentation, Crop, flip_drawn};
 pub use coco::CocoDataset;
 pub use decode::decode;
 pub use fingerprint::{fingerprint, input_fingerprint};
+pub use geometry::{Geometry, Part};
 pub use label_map::{IGNORE_LABEL, LabelMap};
 pub use loader::{Epoch, Loader, LoaderOptions, Skipped};
 pub use mask_crop::MaskCrop;
@@ -32,6 +36,7 @@ pub use segmentation::LabelledFiles;
 pub use selection::Selection;
 pub use shapes::ShapesDataset;
 pub use transforms::{Sample, Transform};
+pub use view::{View, ViewSpec};
 pub use voc::VocDataset;
 
 /// Ground truth of one image as the network sees it: after resize and flip, crowd regions left out.
@@ -92,6 +97,17 @@ pub struct Batch {
     pub original_label_maps: Vec<LabelMap>,
     /// One an image.
     pub metas: Vec<ImageMeta>,
+    /// The same images as teachers see them whose size or normalisation is another; see
+    /// [`LoaderOptions::views`].
+    pub views: Vec<View>,
+}
+
+impl Batch {
+    /// The further view that `spec` asks for, if the batch was made with it.
+    #[must_use]
+    pub fn view(&self, spec: &ViewSpec) -> Option<&View> {
+        self.views.iter().find(|view| view.spec == *spec)
+    }
 }
 
 /// One annotated object in pixels of the original image.

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use super::error::ProblemKind;
 use super::schema::Finding;
-use super::{Config, ModelConfig, ScheduleKind, Task, TrainConfig, TransformConfig};
+use super::{Config, ModelConfig, ResizeMode, ScheduleKind, Task, TrainConfig, TransformConfig};
 use crate::device::ComputeDevice;
 
 mod methods;
@@ -155,21 +155,62 @@ fn transform(transform: &TransformConfig, task: Task, rules: &mut Rules) {
             )
         },
     );
-    let detection = task == Task::Detection;
-    let why = "boxes are neither scaled at random nor cropped; it is for `task = \"segmentation\"`";
+    let cropped = task == Task::Segmentation;
+    let why =
+        "only segmentation scales at random and crops so; it is for `task = \"segmentation\"`";
     rules.require(
-        !detection || [low, high] == [1.0, 1.0],
+        cropped || [low, high] == [1.0, 1.0],
         "data.transform.scale_range",
         || format!("{why}: leave it `[1.0, 1.0]`"),
     );
     rules.require(
-        !detection || crop.is_empty(),
+        cropped || crop.is_empty(),
         "data.transform.crop_size",
         || format!("{why}: leave it `[]`"),
     );
+    of_classification(transform, task, rules);
     let (short, long) = (transform.short_side, transform.long_side);
     rules.require(short <= long, "data.transform.long_side", || {
         format!("must be at least `data.transform.short_side` ({short}), got {long}")
+    });
+}
+
+/// What images of one class each are prepared with.
+fn of_classification(transform: &TransformConfig, task: Task, rules: &mut Rules) {
+    let classification = !matches!(task, Task::Detection | Task::Segmentation);
+    for (key, [low, high]) in [
+        ("data.transform.area_range", transform.area_range),
+        ("data.transform.aspect_range", transform.aspect_range),
+    ] {
+        rules.require(low <= high, key, || {
+            format!("expected `[lowest, highest]`, got [{low}, {high}]")
+        });
+    }
+    let random = transform.area_range != [1.0, 1.0];
+    let key = "data.transform.area_range";
+    rules.require(classification || !random, key, || {
+        "a random part of an image may miss what is annotated; it is for `task = \"classification\"`: \
+         leave it `[1.0, 1.0]`"
+            .to_owned()
+    });
+    let centred = transform.resize == ResizeMode::CenterCrop;
+    let one_size = centred || transform.resize == ResizeMode::Fixed;
+    rules.require(one_size || !random, key, || {
+        "needs images of one size: `data.transform.resize` \"fixed\" or \"center_crop\"; else leave it \
+         `[1.0, 1.0]`"
+            .to_owned()
+    });
+    rules.require(classification || !centred, "data.transform.resize", || {
+        "\"center_crop\" cuts off what is annotated; it is for `task = \"classification\"`"
+            .to_owned()
+    });
+    let (size, short_side) = (transform.size, transform.short_side);
+    let fits = size.iter().all(|extent| *extent <= short_side);
+    rules.require(!centred || fits, "data.transform.size", || {
+        format!(
+            "\"center_crop\" takes it out of images whose shorter side is `data.transform.short_side` \
+             ({short_side}), got {size:?}"
+        )
     });
 }
 
