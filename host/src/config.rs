@@ -32,7 +32,8 @@ mod stage;
 mod validate;
 
 pub use self::datasets::{
-    CityscapesConfig, CocoConfig, SegFolderConfig, ShapesConfig, VocConfig, VocSegConfig,
+    CityscapesConfig, ClassFolderConfig, CocoConfig, SegFolderConfig, ShapesConfig, VocConfig,
+    VocSegConfig,
 };
 pub use self::distill::{
     DistillConfig, Execution, GatePolicy, MethodConfig, MethodEntry, PretrainSource,
@@ -48,8 +49,8 @@ pub use self::stage::StageConfig;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// What is learned: `detection` (boxes) or `segmentation` (a class for every pixel). It decides the
-    /// defaults of models and training: `configs/task/`.
+    /// What is learned: `detection` (boxes), `segmentation` (a class for every pixel) or `classification`
+    /// (a class for every image). It decides the defaults of models and training: `configs/task/`.
     pub task: Task,
     /// Seed of weights, order and augmentation.
     #[schemars(range(max = 9_223_372_036_854_775_807_i64))]
@@ -113,6 +114,8 @@ pub enum Task {
     Detection,
     /// A class for every pixel.
     Segmentation,
+    /// A class for every image.
+    Classification,
 }
 
 impl Task {
@@ -122,6 +125,7 @@ impl Task {
         match self {
             Task::Detection => "detection",
             Task::Segmentation => "segmentation",
+            Task::Classification => "classification",
         }
     }
 }
@@ -130,9 +134,11 @@ impl Task {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// `shapes` (either task), `coco`, `voc` (detection), `seg_folder`, `voc_seg` or `cityscapes`
-    /// (segmentation).
-    #[schemars(extend("enum" = ["shapes", "coco", "voc", "seg_folder", "voc_seg", "cityscapes"]))]
+    /// `shapes` (every task), `coco`, `voc` (detection), `seg_folder`, `voc_seg`, `cityscapes`
+    /// (segmentation) or `class_folder` (classification).
+    #[schemars(extend("enum" = [
+        "shapes", "coco", "voc", "seg_folder", "voc_seg", "cityscapes", "class_folder"
+    ]))]
     pub dataset: String,
     /// Images per optimizer micro-batch.
     #[schemars(range(min = 1))]
@@ -142,7 +148,7 @@ pub struct DataConfig {
     /// What a broken image or annotation does: `error` or `skip` (counted and reported).
     pub on_error: OnError,
     /// Training of a detector leaves out images without any object; false: they count as pure
-    /// background. Segmentation trains on all images.
+    /// background. The other tasks train on all images.
     pub filter_empty: bool,
     /// Resize, crop, flip, normalise.
     pub transform: TransformConfig,
@@ -158,6 +164,8 @@ pub struct DataConfig {
     pub voc_seg: VocSegConfig,
     /// For `dataset = "cityscapes"`.
     pub cityscapes: CityscapesConfig,
+    /// For `dataset = "class_folder"`.
+    pub class_folder: ClassFolderConfig,
 }
 
 /// What a broken image or annotation does.
@@ -243,8 +251,12 @@ pub struct ModelConfig {
     /// `deeplabv3` (arXiv 1706.05587) as torchvision has it; with `deeplab.aspp` off the last map of the
     /// backbone is classified as it is.
     pub segmenter: String,
+    /// `convnet`: the mean over the last map of `backbone`, then one linear layer, as torchvision's ResNet
+    /// and MobileNetV2 have it. `vit`: a vision transformer in DeiT's layout (arXiv 2012.12877), see `vit`;
+    /// it has no `backbone`.
+    pub classifier: String,
     /// `resnet18`, `resnet34`, `resnet50`, `resnet101`, `tiny` (see `tiny_width`, `tiny_blocks`), or, of
-    /// a segmenter, `mobilenet_v2` (arXiv 1801.04381; see `mobilenet_width`).
+    /// a segmenter or classifier, `mobilenet_v2` (arXiv 1801.04381; see `mobilenet_width`).
     #[schemars(extend("enum" = [
         "resnet18", "resnet34", "resnet50", "resnet101", "tiny", "mobilenet_v2"
     ]))]
@@ -316,6 +328,8 @@ pub struct ModelConfig {
     pub fcos: FcosConfig,
     /// DeepLabV3's own settings.
     pub deeplab: DeeplabConfig,
+    /// The vision transformer's own settings.
+    pub vit: VitConfig,
 }
 
 /// What FCOS has and RetinaNet has not.
@@ -354,6 +368,33 @@ pub struct DeeplabConfig {
     /// Input pixels per cell of the backbone's last map: 16, 8 or 4. Strides beyond become dilations.
     #[schemars(extend("enum" = [4, 8, 16]))]
     pub output_stride: usize,
+}
+
+/// What a vision transformer has. DeiT-tiny: patches of 16, 192 channels, 12 blocks of 3 heads;
+/// DeiT-small: 384 channels, 6 heads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VitConfig {
+    /// Side of a patch in pixels.
+    #[schemars(range(min = 1))]
+    pub patch_size: usize,
+    /// Channels of a token; a multiple of `heads`.
+    #[schemars(range(min = 1))]
+    pub dim: usize,
+    /// Blocks.
+    #[schemars(range(min = 1))]
+    pub depth: usize,
+    /// Heads of the attention of a block.
+    #[schemars(range(min = 1))]
+    pub heads: usize,
+    /// Channels inside the MLP of a block, as a multiple of `dim`.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub mlp_ratio: f64,
+    /// `[height, width]` of the images, for the grid of the position embedding; what a side has beyond
+    /// whole patches is not seen. Empty: that of the images that the model is given by the
+    /// configuration.
+    #[schemars(inner(range(min = 1)))]
+    pub image_size: Vec<usize>,
 }
 
 /// Normalisation of the backbone.

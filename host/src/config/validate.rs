@@ -84,6 +84,10 @@ fn dataset(config: &Config, rules: &mut Rules) {
         ],
         "voc_seg" => &[("data.voc_seg.root", &data.voc_seg.root)],
         "cityscapes" => &[("data.cityscapes.root", &data.cityscapes.root)],
+        "class_folder" => &[
+            ("data.class_folder.train", &data.class_folder.train),
+            ("data.class_folder.val", &data.class_folder.val),
+        ],
         _ => &[],
     };
     for (key, path) in needed {
@@ -97,15 +101,17 @@ fn dataset(config: &Config, rules: &mut Rules) {
     let tasks: &[Task] = match data.dataset.as_str() {
         "coco" | "voc" => &[Task::Detection],
         "seg_folder" | "voc_seg" | "cityscapes" => &[Task::Segmentation],
-        _ => &[Task::Detection, Task::Segmentation],
+        "class_folder" => &[Task::Classification],
+        _ => &[Task::Detection, Task::Segmentation, Task::Classification],
     };
     rules.require(tasks.contains(&config.task), "data.dataset", || {
-        let has = match config.task {
-            Task::Detection => "label maps and no boxes",
-            Task::Segmentation => "boxes and no label maps",
+        let wants = match config.task {
+            Task::Detection => "boxes",
+            Task::Segmentation => "label maps",
+            Task::Classification => "a class for each image",
         };
         format!(
-            "`{}` has {has}, and `task` is \"{}\"; choose another data set or task",
+            "`{}` has no {wants}, and `task` is \"{}\"; choose another data set or task",
             data.dataset,
             config.task.name()
         )
@@ -113,6 +119,8 @@ fn dataset(config: &Config, rules: &mut Rules) {
     class_names("data.voc.classes", &data.voc.classes, rules);
     class_names("data.voc_seg.classes", &data.voc_seg.classes, rules);
     class_names("data.seg_folder.classes", &data.seg_folder.classes, rules);
+    let folders = &data.class_folder.classes;
+    class_names("data.class_folder.classes", folders, rules);
     let named = data.dataset != "seg_folder" || !data.seg_folder.classes.is_empty();
     rules.require(named, "data.seg_folder.classes", || {
         "`data.dataset = \"seg_folder\"` needs the names of its classes, in the order of their values"
@@ -177,7 +185,7 @@ fn transform(transform: &TransformConfig, task: Task, rules: &mut Rules) {
 
 /// What images of one class each are prepared with.
 fn of_classification(transform: &TransformConfig, task: Task, rules: &mut Rules) {
-    let classification = !matches!(task, Task::Detection | Task::Segmentation);
+    let classification = task == Task::Classification;
     for (key, [low, high]) in [
         ("data.transform.area_range", transform.area_range),
         ("data.transform.aspect_range", transform.aspect_range),
@@ -215,9 +223,14 @@ fn of_classification(transform: &TransformConfig, task: Task, rules: &mut Rules)
 }
 
 fn model(at: &str, model: &ModelConfig, config: &Config, has_checkpoint: bool, rules: &mut Rules) {
-    let fits = config.task == Task::Segmentation || model.backbone != "mobilenet_v2";
+    let fits = config.task != Task::Detection || model.backbone != "mobilenet_v2";
     rules.require(fits, &format!("{at}.backbone"), || {
-        "`mobilenet_v2` is a backbone of segmenters, and `task` is `detection`".to_owned()
+        "`mobilenet_v2` is a backbone of segmenters and classifiers, and `task` is `detection`"
+            .to_owned()
+    });
+    let (dim, heads) = (model.vit.dim, model.vit.heads);
+    rules.require(dim.is_multiple_of(heads), &format!("{at}.vit.dim"), || {
+        format!("must be a multiple of `{at}.vit.heads` ({heads}), got {dim}")
     });
     // The pooled branch has one value a channel and image.
     let pools = config.task == Task::Segmentation && model.deeplab.aspp && !has_checkpoint;

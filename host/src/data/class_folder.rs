@@ -133,7 +133,8 @@ fn class_names(root: &Path) -> Result<Vec<String>, DatasetError> {
     let mut names = Vec::new();
     for path in entries(root)? {
         if !path.is_dir() {
-            let reason = "a file beside the folders of the classes; move it into one of them, or away";
+            let reason =
+                "a file beside the folders of the classes; move it into one of them, or away";
             return Err(fault(&path, reason));
         }
         let name = path.file_name().and_then(|name| name.to_str());

@@ -15,6 +15,7 @@ use super::transforms::shown;
 use super::view::ViewMaker;
 use super::{
     Augmentation, Batch, Dataset, DatasetError, Geometry, Transform, ViewSpec, flip_drawn,
+    random_crop,
 };
 use crate::config::{DataConfig, OnError, TransformConfig};
 use crate::rng::KeyedRng;
@@ -105,7 +106,7 @@ pub struct Skipped {
 ///
 /// # Determinism
 /// Batch `b` of epoch `e` is a function of data set, options but `workers`, `e` and `b`. Training
-/// draws the order from `(seed, epoch)` and flip, scale and crop from `(seed, epoch, image id)`.
+/// draws the order from `(seed, epoch)` and flip, scale, crop and part from `(seed, epoch, image id)`.
 ///
 /// # Views
 /// Each further view is made of the same decoded picture under the same draws: see [`ViewSpec`]. It depends on
@@ -114,6 +115,10 @@ pub struct Skipped {
 /// # Segmentation
 /// A batch has the label map of every image, moved with its pixels. In evaluation it has the
 /// original ones as well: predictions are brought to their size and compared there.
+///
+/// # Classification
+/// A batch has the class of every image. Training takes a random part of it where the transform's
+/// `area_range` says so.
 ///
 /// # Broken images
 /// With [`OnError::Error`] the first one ends the epoch. With [`OnError::Skip`] it is counted, and
@@ -159,7 +164,7 @@ impl Loader {
         if options.size_divisor == 0 {
             return Err(fault("size_divisor", "must be at least 1"));
         }
-        let segmentation = dataset.has_label_maps();
+        let labelled = dataset.has_label_maps() || dataset.has_class_labels();
         let limit = match options.max_images {
             0 => usize::MAX,
             limit => limit,
@@ -170,7 +175,7 @@ impl Loader {
             .enumerate()
             .take(limit)
             .filter(|(_, record)| {
-                segmentation
+                labelled
                     || !options.filter_empty
                     || record.objects.iter().any(|object| !object.is_crowd)
             })
@@ -393,30 +398,39 @@ impl Source {
             true => Some(self.dataset.label_map(index)?),
             false => None,
         };
+        let label = match self.dataset.has_class_labels() {
+            true => Some(self.dataset.class_label(index)?),
+            false => None,
+        };
         let record = &self.dataset.records()[index];
-        let geometry = self.geometry(epoch, record.image_id, pixels.size, labels.is_some());
+        let geometry = self.geometry(epoch, record.image_id, pixels.size);
         let shown = shown(record, pixels.size, &geometry);
         let see = |maker: &ViewMaker| maker.see(record, &pixels, &geometry, &shown);
         Ok(Read {
             sample: (self.transform).sample(record, &pixels, &geometry, labels.as_ref()),
             views: self.views.iter().map(see).collect(),
             original_labels: labels.filter(|_| !self.options.training),
+            label,
         })
     }
 
     /// How a picture of `size` is seen in `epoch`.
-    fn geometry(&self, epoch: u64, image_id: i64, size: [usize; 2], labelled: bool) -> Geometry {
-        let options = &self.options;
+    fn geometry(&self, epoch: u64, image_id: i64, size: [usize; 2]) -> Geometry {
+        let (options, transform) = (&self.options, &self.transform);
         let config = &options.transform;
         if !options.training {
-            return self.transform.whole(size, false);
+            return transform.whole(size, false);
         }
-        if labelled {
+        if self.dataset.has_label_maps() {
             let drawn = Augmentation::drawn(config, options.seed, epoch, image_id);
-            return self.transform.augmented(size, &drawn);
+            return transform.augmented(size, &drawn);
         }
         let flip = flip_drawn(config.flip_prob, options.seed, epoch, image_id);
-        self.transform.whole(size, flip)
+        if self.dataset.has_class_labels() && config.area_range != [1.0, 1.0] {
+            let part = random_crop::drawn(config, size, [options.seed, epoch], image_id);
+            return transform.of_part(part, flip);
+        }
+        transform.whole(size, flip)
     }
 }
 

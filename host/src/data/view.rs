@@ -5,11 +5,13 @@
 //! part of the picture and the same mirroring ([`Geometry`]): the small image is never enlarged for the
 //! large network.
 
+use serde::Serialize;
+
 use super::transforms::{Normalised, move_box, render};
 use super::{DatasetError, Geometry, Record, RgbPixels, geometry};
 
 /// How a view differs from the images of the batch.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ViewSpec {
     /// Its extents over those of the batch's images, `[vertical, horizontal]`; products are rounded to the
     /// nearest pixel.

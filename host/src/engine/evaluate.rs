@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::config::{DataConfig, EvalConfig};
+use crate::config::{DataConfig, EvalConfig, Task};
 use crate::data::{Batch, Dataset, Loader, LoaderOptions, ViewSpec};
 use crate::distill::Distiller;
 use crate::distill::taps::STUDENT;
@@ -17,6 +17,7 @@ use super::EngineError;
 use super::teacher::{Teachers, model_taps, sources, teach, views};
 
 mod boxes;
+mod classes;
 mod labels;
 
 /// Evaluation mode, to the end, without taps.
@@ -81,7 +82,10 @@ pub fn evaluate(
     set: EvaluationSet<'_>,
 ) -> Result<Evaluation, EngineError> {
     let Some(detector) = model.as_detector() else {
-        return labels::score(model, weights, set);
+        return match model.task() {
+            Task::Classification => classes::score(model, weights, set),
+            Task::Detection | Task::Segmentation => labels::score(model, weights, set),
+        };
     };
     boxes::score(
         detector,

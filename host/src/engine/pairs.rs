@@ -88,6 +88,7 @@ impl Pairs {
         let names = match config.task {
             Task::Detection => model::detector_names(),
             Task::Segmentation => model::segmenter_names(),
+            Task::Classification => model::classifier_names(),
         };
         let teachers: Vec<Option<&str>> = match teacher_names(&chosen).is_empty() {
             false => names.iter().map(|name| Some(*name)).collect(),
@@ -154,6 +155,7 @@ fn name_of(model: &mut ModelConfig, task: Task) -> &mut String {
     match task {
         Task::Detection => &mut model.detector,
         Task::Segmentation => &mut model.segmenter,
+        Task::Classification => &mut model.classifier,
     }
 }
 
@@ -243,11 +245,15 @@ fn batch(
         shape: [IMAGES, 3, height, width],
         targets: vec![objects; IMAGES],
         metas: (0..IMAGES).map(meta).collect(),
-        label_maps: match model.as_detector() {
-            Some(_) => Vec::new(),
-            None => (0..IMAGES * height * width)
+        label_maps: match model.task() {
+            Task::Segmentation => (0..IMAGES * height * width)
                 .map(|pixel| (pixel % model.num_classes()) as u8)
                 .collect(),
+            Task::Detection | Task::Classification => Vec::new(),
+        },
+        labels: match model.task() {
+            Task::Classification => (0..IMAGES).map(|i| i % model.num_classes()).collect(),
+            Task::Detection | Task::Segmentation => Vec::new(),
         },
         views,
         ..Batch::default()

@@ -282,6 +282,7 @@ fn architecture(model: &ModelConfig, config: &Config) -> String {
     let head = match config.task {
         Task::Detection => &model.detector,
         Task::Segmentation => &model.segmenter,
+        Task::Classification => &model.classifier,
     };
     match model.backbone.as_str() {
         "tiny" => format!("{head}, tiny (width {})", model.tiny_width),

@@ -14,7 +14,7 @@ use super::resnet::{ResNet, Variant};
 use super::tap_table::map_size;
 use super::{Detector, Forward, ForwardRequest, Model, Output, ParamSpec, TapSpec};
 use crate::boxes::BoxXyxy;
-use crate::config::{BoxLoss, ModelConfig};
+use crate::config::{BoxLoss, ModelConfig, Task};
 use crate::data::ImageTargets;
 use crate::detection::{
     self, AnchorGenerator, Assignment, BoxCoder, Detections, HeadOutput, LocationLosses,
@@ -127,6 +127,10 @@ impl<R: Rules> OneStage<R> {
 }
 
 impl<R: Rules + 'static> Model for OneStage<R> {
+    fn task(&self) -> Task {
+        Task::Detection
+    }
+
     fn specs(&self) -> &[ParamSpec] {
         &self.specs
     }

@@ -78,7 +78,9 @@ fn what_cannot_be_meant_is_named() {
         change(folder.path());
         opened(&folder, &[]).unwrap_err().to_string()
     };
-    let text = message(&IMAGES, |root| std::fs::create_dir(root.join("ant")).unwrap());
+    let text = message(&IMAGES, |root| {
+        std::fs::create_dir(root.join("ant")).unwrap()
+    });
     assert!(text.contains("ant`: a class without an image"), "{text}");
     let text = message(&[("a.png", 2)], |_| ());
     assert!(text.contains("a.png`: a file beside the folders"), "{text}");
@@ -112,5 +114,8 @@ fn files_that_cannot_be_read_are_left_out_on_demand() {
     assert_eq!(set.left_out().images.len(), 2);
     std::fs::remove_file(folder.path().join("dog/a.JPG")).unwrap();
     let error = ClassFolder::open(folder.path(), &[], OnError::Skip).unwrap_err();
-    assert!(error.to_string().contains("a class without an image"), "{error}");
+    assert!(
+        error.to_string().contains("a class without an image"),
+        "{error}"
+    );
 }

@@ -10,6 +10,8 @@ pub(super) struct Read {
     pub(super) views: Vec<Seen>,
     /// In evaluation of segmentation.
     pub(super) original_labels: Option<LabelMap>,
+    /// In classification.
+    pub(super) label: Option<usize>,
 }
 
 /// Pads to the largest extents, rounded up to a multiple of `divisor`; views as they ask for it.
@@ -40,6 +42,7 @@ pub(super) fn collate(
             sample,
             views,
             original_labels,
+            label,
         } = read;
         let columns = sample.meta.size[1];
         view::place(out, padded, &sample.image, sample.meta.size);
@@ -56,6 +59,7 @@ pub(super) fn collate(
             of_view.push(one);
         }
         batch.original_label_maps.extend(original_labels);
+        batch.labels.extend(label);
         batch.targets.push(sample.targets);
         batch.metas.push(sample.meta);
     }

@@ -417,6 +417,60 @@ fn a_broken_label_map_is_as_a_broken_image() {
     assert_eq!(error.unwrap_err().to_string(), "`labels#4`: broken");
 }
 
+#[test]
+fn images_of_one_class_each_are_cropped_at_random_and_keep_their_label() {
+    use crate::data::{Split, ViewSpec, open};
+    let mut config = default_config();
+    (config.shapes.num_train, config.batch_size) = (12, 4);
+    config.transform.size = [48, 40];
+    let dataset = open(&config, crate::config::Task::Classification, Split::Train).unwrap();
+    let made = |config: &crate::config::DataConfig, training: bool, epoch: u64| {
+        let options = match training {
+            true => LoaderOptions::training(config, 5, 32),
+            false => LoaderOptions::evaluation(config, 4, 32, 0),
+        };
+        let large = ViewSpec {
+            scale: [2.0; 2],
+            mean: config.transform.mean,
+            std: config.transform.std,
+            size_divisor: 32,
+            frame_scale: None,
+        };
+        let options = options.with_views(vec![large]);
+        let loader = Loader::new(Arc::clone(&dataset), options).unwrap();
+        collect(&loader, epoch, 0)
+    };
+    let whole = made(&config, true, 1);
+    config.transform.area_range = [0.08, 1.0];
+    let drawn = made(&config, true, 1);
+    config.workers = 2;
+    assert_same(&drawn, &made(&config, true, 1));
+    for (whole, drawn) in whole.iter().zip(&drawn) {
+        assert_eq!(drawn.shape, [4, 3, 64, 64]);
+        assert_eq!(drawn.views[0].sizes, [[96, 80]; 4]);
+        // Order and mirroring are draws of their own.
+        assert_eq!(whole.metas, drawn.metas);
+        assert_ne!(whole.images, drawn.images);
+        let labels = drawn.metas.iter().map(|meta| {
+            let index = meta.image_id as usize - 1;
+            dataset.class_label(index).unwrap()
+        });
+        assert_eq!(drawn.labels, labels.collect::<Vec<_>>());
+        assert!(drawn.label_maps.is_empty() && drawn.original_label_maps.is_empty());
+    }
+    assert_ne!(drawn[0].images, made(&config, true, 2)[0].images);
+    let evaluated = made(&config, false, 0);
+    config.transform.area_range = [1.0, 1.0];
+    assert_same(&evaluated, &made(&config, false, 0));
+    assert_eq!(
+        evaluated
+            .iter()
+            .map(|batch| batch.labels.len())
+            .sum::<usize>(),
+        12
+    );
+}
+
 /// SHA-256 of pixels, boxes, labels, masks and label maps of two epochs.
 fn hash(loader: &Loader) -> String {
     use sha2::{Digest, Sha256};
