@@ -13,6 +13,7 @@ pub mod model;
 pub mod plugin;
 pub mod predict;
 pub mod report;
+pub mod show;
 pub mod source;
 pub mod telemetry;
 pub mod train;
@@ -66,6 +67,9 @@ pub enum Command {
     /// Look at the models of a configuration.
     #[command(subcommand)]
     Model(model::ModelCommand),
+    /// Show what a job will do, before anything runs.
+    #[command(subcommand)]
+    Show(show::ShowCommand),
     /// Time the training step and its operations.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -97,6 +101,7 @@ pub fn run(cli: Cli) -> anyhow::Result<i32> {
         Some(Command::Plugin(command)) => plugin::run(&command),
         Some(Command::Config(command)) => config::run(&command),
         Some(Command::Model(command)) => model::run(&command),
+        Some(Command::Show(command)) => show::run(&command),
         Some(Command::Bench(command)) => bench::run(&command),
     }
 }

@@ -28,17 +28,21 @@ mod plugins;
 mod print;
 mod schedule;
 mod schema;
+mod stage;
 mod validate;
 
 pub use self::datasets::{
     CityscapesConfig, CocoConfig, SegFolderConfig, ShapesConfig, VocConfig, VocSegConfig,
 };
-pub use self::distill::{DistillConfig, Execution, MethodConfig, MethodEntry, PretrainSource};
+pub use self::distill::{
+    DistillConfig, Execution, GatePolicy, MethodConfig, MethodEntry, PretrainSource,
+};
 pub use self::error::{ConfigError, Problem, ProblemKind};
 pub use self::layers::{Origin, Origins};
 pub use self::load::{Flag, Resolved, Sources};
 pub use self::schedule::{Moment, WeightSchedule, WeightScheduleKind};
 pub use self::schema::{check_plugin_config, check_plugin_schema};
+pub use self::stage::StageConfig;
 
 /// A whole experiment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -69,6 +73,8 @@ pub struct Config {
     pub train: TrainConfig,
     /// The distillation methods.
     pub distill: DistillConfig,
+    /// In a run that is a stage of a method: which.
+    pub stage: StageConfig,
     /// Evaluation.
     pub eval: EvalConfig,
 }

@@ -199,6 +199,12 @@ pub enum DistillError {
         /// What is wrong.
         reason: String,
     },
+    /// The configuration of a run that is a stage is not one.
+    #[error("configuration: {reason}; leave `[stage]` out, or take it from `kdhost show plan`")]
+    Stage {
+        /// What is wrong.
+        reason: String,
+    },
     /// The method's program cannot be had or is not sound.
     #[error("program of method `{method}`: {reason}")]
     Program {

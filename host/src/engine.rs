@@ -27,6 +27,7 @@ pub mod pretrained;
 pub mod progress;
 pub mod restored;
 pub mod run_dir;
+pub mod stages;
 pub mod step;
 pub mod step_times;
 pub mod table;
@@ -97,6 +98,40 @@ pub enum EngineError {
     NoMaps {
         /// Labels of the methods.
         method: String,
+    },
+    /// No stage of that name.
+    #[error("method `{method}` has no stage `{name}`; it has: {known}")]
+    NoStage {
+        /// As given.
+        name: String,
+        /// Label of the method.
+        method: String,
+        /// Its stages.
+        known: String,
+    },
+    /// A run of stages has no checkpoints of its own.
+    #[error(
+        "`{}` is a job of stages, each a run of its own; name the folder of one: {stages}",
+        run_dir.display()
+    )]
+    OfStages {
+        /// The job's folder.
+        run_dir: PathBuf,
+        /// Folders of the stages that were begun.
+        stages: String,
+    },
+    /// A stage is not good enough to go on with.
+    #[error(
+        "stage `{stage}` reached {reached}, so what comes after it would learn from a worse model than a plain one; what was trained is in `{}`; train it longer, or go on with `--set distill.gate=warn`",
+        run_dir.display()
+    )]
+    Gate {
+        /// The stage.
+        stage: String,
+        /// Its number, and plain training's.
+        reached: String,
+        /// The job's folder.
+        run_dir: PathBuf,
     },
     /// One of several is meant, and it is not said which.
     #[error("{what}; choose one by `{option}`: {known}")]

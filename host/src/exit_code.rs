@@ -99,6 +99,8 @@ fn of_engine(error: &EngineError) -> Option<i32> {
         EngineError::NoBatches { .. }
         | EngineError::NoMaps { .. }
         | EngineError::Choose { .. }
+        | EngineError::NoStage { .. }
+        | EngineError::OfStages { .. }
         | EngineError::ResumeMismatch { .. }
         | EngineError::UnknownTap { .. } => USAGE,
         EngineError::PluginChanged { .. } => PLUGIN_LOAD,
@@ -120,7 +122,8 @@ fn of_engine(error: &EngineError) -> Option<i32> {
         EngineError::Gradient(_)
         | EngineError::Interrupt(_)
         | EngineError::NonFiniteLoss { .. }
-        | EngineError::TeacherChanged { .. } => RUN_FAILED,
+        | EngineError::TeacherChanged { .. }
+        | EngineError::Gate { .. } => RUN_FAILED,
     })
 }
 
@@ -140,6 +143,7 @@ fn of_distill(error: &DistillError) -> Option<i32> {
         | DistillError::UnknownRole { .. }
         | DistillError::UnusedRole { .. }
         | DistillError::TwoSchedules { .. }
+        | DistillError::Stage { .. }
         | DistillError::SameName { .. } => USAGE,
         DistillError::UnknownTap { .. } | DistillError::UnknownTarget { .. } => PLUGIN_LOAD,
         DistillError::BrokenBuffer { .. }

@@ -43,6 +43,8 @@ pub struct MethodConfig {
     pub execution: Execution,
     /// Where what the method learns by itself, in phases before the run, comes from.
     pub pretrain: PretrainSource,
+    /// What it means that a stage of the method does not reach what the method demands of it.
+    pub gate: GatePolicy,
     /// The method's own configuration, checked against the schema in its manifest.
     pub config: BTreeMap<String, serde_json::Value>,
 }
@@ -119,4 +121,15 @@ pub enum PretrainSource {
     Reuse,
     /// It is learned, whatever the cache has, and not kept.
     Fresh,
+}
+
+/// What a stage whose result is below its gate does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GatePolicy {
+    /// The job ends there, with what was trained.
+    #[default]
+    Stop,
+    /// The job goes on, with a warning.
+    Warn,
 }

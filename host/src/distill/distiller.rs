@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::backend::DispatchDevice;
 use burn::tensor::{Device, Tensor};
 
-use crate::config::{Execution, MethodEntry, check_plugin_config};
+use crate::config::{Execution, MethodEntry, StageConfig, check_plugin_config};
 use crate::model::Model;
 use crate::plugin::{CallInfo, Library, Method, MethodManifest, Plan, TapBinding, TensorSpec};
 use crate::state::{Array, StateDict};
@@ -18,6 +18,7 @@ use super::execution::{self, Executor};
 use super::programs::Programs;
 use super::roles::Roles;
 use super::schedule::Schedule;
+use super::schedule::declared::{self, Stage};
 use super::step::{array_muts, zeros};
 use super::taps::{self, STUDENT};
 use super::weights::{Only, Terms};
@@ -342,27 +343,65 @@ impl Distiller {
         }
     }
 
-    /// The phases the method declares, placed in a run; none if it declares none.
+    /// The stages the method declares, at least one; none if it has no schedule, or one that says
+    /// nothing.
     ///
     /// # Errors
-    /// If the declared schedule breaks the schema or asks for what this host cannot do.
-    pub fn schedule(
-        &self,
-        total_steps: u64,
-        steps_per_epoch: u64,
-    ) -> Result<Option<Schedule>, DistillError> {
+    /// If the declared schedule breaks the schema.
+    pub fn declared(&self) -> Result<Option<Vec<Stage>>, DistillError> {
         let Some(json) = &self.plan.schedule_json else {
             return Ok(None);
         };
-        let refused = |reason| DistillError::Schedule {
+        let stages = declared::parse(json).map_err(|reason| self.schedule_refused(reason))?;
+        let says_nothing = match &stages[..] {
+            [stage] => stage.is_the_configured_run() && stage.phases.is_empty(),
+            _ => false,
+        };
+        Ok((!says_nothing).then_some(stages))
+    }
+
+    /// The phases the method declares, placed in a run, which is `stage` of it if that has a name; none
+    /// if it declares none.
+    ///
+    /// # Errors
+    /// If the declared schedule breaks the schema or asks for what this host cannot do, or has stages
+    /// and the run is none of them.
+    pub fn schedule(
+        &self,
+        stage: &StageConfig,
+        total_steps: u64,
+        steps_per_epoch: u64,
+    ) -> Result<Option<Schedule>, DistillError> {
+        let Some(stages) = self.declared()? else {
+            return Ok(None);
+        };
+        let refused = |reason| self.schedule_refused(reason);
+        let schedule = match &stages[..] {
+            _ if !stage.name.is_empty() => Schedule::of_stage(stage, total_steps, steps_per_epoch),
+            [only] if only.is_the_configured_run() => {
+                let at = (only.name.as_str(), 0);
+                Schedule::place(at, &only.phases, total_steps, steps_per_epoch)
+            }
+            several => {
+                let names = several.iter().map(|stage| stage.name.as_str());
+                return Err(refused(format!(
+                    "it has stages of its own ({}), each a run, which `kdhost` and `kdhost train` carry \
+                     out one after the other; `kdhost show plan --stage NAME` prints the configuration \
+                     of one, for every other command",
+                    taps::names(names)
+                )));
+            }
+        };
+        let schedule = schedule.map_err(refused)?;
+        self.check_schedule(&schedule).map_err(refused)?;
+        Ok(Some(schedule))
+    }
+
+    fn schedule_refused(&self, reason: String) -> DistillError {
+        DistillError::Schedule {
             method: self.manifest.id.clone(),
             reason,
-        };
-        let schedule = Schedule::parse(json, total_steps, steps_per_epoch).map_err(refused)?;
-        if let Some(schedule) = &schedule {
-            self.check_schedule(schedule).map_err(refused)?;
         }
-        Ok(schedule)
     }
 
     /// Parameters and buffers by name, for a checkpoint.

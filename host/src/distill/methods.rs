@@ -7,9 +7,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::config::StageConfig;
 use crate::plugin::CallInfo;
 use crate::state::StateDict;
 
+use super::schedule::declared::Stage;
 use super::schedule::{Phase, PretrainPhase, Schedule};
 use super::weights::Only;
 use super::{DistillError, Distiller};
@@ -154,15 +156,20 @@ impl Methods {
         self.bound.iter().flat_map(names).collect()
     }
 
-    /// Lays phases and schedules of weights out over a run.
+    /// Lays phases and schedules of weights out over a run, which is `stage` if that has a name.
     ///
     /// # Errors
     /// If a schedule is refused, or two methods declare phases.
-    pub fn place(&mut self, total: u64, per_epoch: u64) -> Result<Schedule, DistillError> {
+    pub fn place(
+        &mut self,
+        stage: &StageConfig,
+        total: u64,
+        per_epoch: u64,
+    ) -> Result<Schedule, DistillError> {
         let mut found: Option<(usize, Schedule)> = None;
         for (index, bound) in self.bound.iter_mut().enumerate() {
             bound.distiller.place_weights(total, per_epoch)?;
-            let Some(schedule) = bound.distiller.schedule(total, per_epoch)? else {
+            let Some(schedule) = bound.distiller.schedule(stage, total, per_epoch)? else {
                 continue;
             };
             if let Some((first, _)) = found {
@@ -174,7 +181,34 @@ impl Methods {
             found = Some((index, schedule));
         }
         self.owner = found.as_ref().map(|(index, _)| *index);
-        Ok(found.map_or_else(|| Schedule::single(total), |(_, schedule)| schedule))
+        match found {
+            Some((_, schedule)) => Ok(schedule),
+            None if stage.name.is_empty() => Ok(Schedule::single(total)),
+            // A stage in which no method takes part has phases all the same.
+            None => Schedule::of_stage(stage, total, per_epoch)
+                .map_err(|reason| DistillError::Stage { reason }),
+        }
+    }
+
+    /// The stages that a method declares, with its index; none where none declares phases.
+    ///
+    /// # Errors
+    /// If a schedule is refused, or two methods have one.
+    pub fn declared(&self) -> Result<Option<(usize, Vec<Stage>)>, DistillError> {
+        let mut found: Option<(usize, Vec<Stage>)> = None;
+        for (index, bound) in self.bound.iter().enumerate() {
+            let Some(stages) = bound.distiller.declared()? else {
+                continue;
+            };
+            if let Some((first, _)) = found {
+                return Err(DistillError::TwoSchedules {
+                    first: self.bound[first].label.clone(),
+                    second: bound.label.clone(),
+                });
+            }
+            found = Some((index, stages));
+        }
+        Ok(found)
     }
 
     /// Gives every term its weight at an optimizer step, which lies in `phase`.

@@ -7,89 +7,31 @@
 //! ]}]}
 //! ```
 //!
+//! What a stage of several, or of another student or input size than the configured ones, says beside
+//! its phases is in [`declared`]; the engine makes a run of each.
+//!
 //! A phase ends at `until` (`fraction` of the run, `iters` or `epochs` from the run's start); the
 //! last has none. What is left out keeps its default: everything learns, every scale is 1,
 //! `distill_gradient` is on, every loss counts.
 //!
 //! Phases with a `pretrain` come first and are not part of the run: see [`pretrain`].
 
+pub mod declared;
 pub mod pretrain;
 mod selection;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use pretrain::{Pretrain, PretrainPhase};
 pub use selection::Selection;
 
-use crate::config::Moment;
+use crate::config::StageConfig;
 use crate::model::Part;
 
-/// As the plugin wrote it.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawSchedule {
-    stages: Vec<RawStage>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawStage {
-    name: String,
-    #[serde(default = "student")]
-    student: String,
-    #[serde(default)]
-    teacher: Option<String>,
-    #[serde(default)]
-    init_from: Option<String>,
-    #[serde(default = "one")]
-    input_scale: f64,
-    #[serde(default = "one")]
-    teacher_input_scale: f64,
-    #[serde(default = "one")]
-    pyramid_scale: f64,
-    #[serde(default = "one")]
-    epochs_scale: f64,
-    #[serde(default = "yes")]
-    method: bool,
-    #[serde(default)]
-    gate: Option<serde_json::Value>,
-    #[serde(default)]
-    phases: Vec<RawPhase>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawPhase {
-    name: String,
-    #[serde(default)]
-    until: Option<Moment>,
-    #[serde(default)]
-    learn: Learn,
-    #[serde(default)]
-    lr_scale: LrScale,
-    #[serde(default = "yes")]
-    distill_gradient: bool,
-    #[serde(default = "one")]
-    task_weight: f64,
-    #[serde(default)]
-    losses: Vec<String>,
-    #[serde(default)]
-    params: Vec<String>,
-    #[serde(default)]
-    pretrain: Option<Pretrain>,
-}
-
-impl RawPhase {
-    fn selection(&self) -> Selection {
-        Selection {
-            losses: self.losses.clone(),
-            params: self.params.clone(),
-        }
-    }
-}
+use declared::DeclaredPhase;
 
 /// Which parts learn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Learn {
     /// Everything up to `c5`.
@@ -126,7 +68,7 @@ impl Learn {
 }
 
 /// Factors on the learning rate.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LrScale {
     /// Everything up to `c5`.
@@ -160,18 +102,6 @@ impl LrScale {
             Part::Head => self.head,
         }
     }
-}
-
-fn student() -> String {
-    "student".into()
-}
-
-fn one() -> f64 {
-    1.0
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// A phase with its place in the run.
@@ -214,6 +144,8 @@ impl Phase {
 /// Phases of the method alone, then phases that cover a run without gaps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
+    /// Index of the run among the stages that its method declares.
+    stage: u32,
     pretrain: Vec<PretrainPhase>,
     phases: Vec<Phase>,
 }
@@ -223,57 +155,34 @@ impl Schedule {
     #[must_use]
     pub fn single(total_steps: u64) -> Self {
         Schedule {
+            stage: 0,
             pretrain: Vec::new(),
             phases: vec![Phase::whole(total_steps)],
         }
     }
 
-    /// Checks the JSON against the schema and places its phases in a run; none if it has none.
+    /// Places the `phases` of the stage `name`, the `index`-th of its method, in a run; without any,
+    /// everything learns in it.
     ///
     /// # Errors
     /// A sentence that names the entry that is wrong.
-    pub fn parse(
-        json: &str,
+    pub fn place(
+        (name, stage): (&str, u32),
+        phases: &[DeclaredPhase],
         total_steps: u64,
         steps_per_epoch: u64,
-    ) -> Result<Option<Self>, String> {
-        let raw: RawSchedule = serde_json::from_str(json).map_err(|e| e.to_string())?;
-        let [stage] = raw.stages.as_slice() else {
-            return Err(format!(
-                "it has {} stages; this host runs schedules of exactly one",
-                raw.stages.len()
-            ));
-        };
-        let name = &stage.name;
-        if stage.student != "student"
-            || stage.teacher.as_deref().is_some_and(|t| t != "teacher")
-            || stage.init_from.is_some()
-            || stage.input_scale != 1.0
-            || stage.teacher_input_scale != 1.0
-            || stage.pyramid_scale != 1.0
-            || stage.epochs_scale != 1.0
-            || !stage.method
-            || stage.gate.is_some()
-        {
-            return Err(format!(
-                "stage `{name}`: this host runs the configured student against the configured \
-                 teacher at full input size; leave `student`, `teacher`, `init_from` and \
-                 `input_scale` at their defaults"
-            ));
-        }
-        if stage.phases.is_empty() {
-            return Ok(None);
-        }
-        let (alone, joint) = pretrain::split(name, &stage.phases)?;
+    ) -> Result<Self, String> {
+        let (alone, joint) = pretrain::split(name, phases)?;
         let pretrain = pretrain::place(name, alone, joint, steps_per_epoch)?;
         if joint.is_empty() {
-            return Ok(Some(Schedule {
+            return Ok(Schedule {
+                stage,
                 pretrain,
                 phases: vec![Phase::whole(total_steps)],
-            }));
+            });
         }
         let last = joint.len() - 1;
-        let mut phases = Vec::new();
+        let mut placed = Vec::new();
         let mut start = 0;
         for (i, phase) in joint.iter().enumerate() {
             let at = || format!("stage `{name}`, phase `{}`", phase.name);
@@ -313,7 +222,7 @@ impl Schedule {
                     phase.task_weight
                 ));
             }
-            phases.push(Phase {
+            placed.push(Phase {
                 name: phase.name.clone(),
                 start,
                 end,
@@ -325,7 +234,35 @@ impl Schedule {
             });
             start = end;
         }
-        Ok(Some(Schedule { pretrain, phases }))
+        Ok(Schedule {
+            stage,
+            pretrain,
+            phases: placed,
+        })
+    }
+
+    /// Places the phases of a run that is a stage.
+    ///
+    /// # Errors
+    /// A sentence that names the entry that is wrong.
+    pub fn of_stage(
+        stage: &StageConfig,
+        total_steps: u64,
+        steps_per_epoch: u64,
+    ) -> Result<Self, String> {
+        let phases = stage.phases.iter().cloned();
+        let phases: Vec<DeclaredPhase> = phases
+            .map(serde_json::from_value)
+            .collect::<Result<_, _>>()
+            .map_err(|error| format!("`stage.phases` of stage `{}`: {error}", stage.name))?;
+        let at = (stage.name.as_str(), stage.index);
+        Self::place(at, &phases, total_steps, steps_per_epoch)
+    }
+
+    /// Index of the run among the stages that its method declares.
+    #[must_use]
+    pub fn stage(&self) -> u32 {
+        self.stage
     }
 
     /// Phases of the method alone, before the run's first step.
@@ -357,18 +294,26 @@ impl Schedule {
 mod tests {
     use super::*;
 
+    fn placed(json: &str) -> Result<Schedule, String> {
+        let stages = declared::parse(json)?;
+        let stage = &stages[0];
+        Schedule::place((&stage.name, 0), &stage.phases, 100, 20)
+    }
+
     #[test]
     fn phases_cover_the_run() {
         let json = r#"{"stages":[{"name":"s","phases":[
             {"name":"a","until":{"iters":10},"learn":{"backbone":false}},
-            {"name":"b","until":{"epochs":2}},
+            {"name":"b","until":{"epochs":2},"task_weight":0.1},
             {"name":"c","until":{"fraction":0.5},"distill_gradient":false},
             {"name":"d","lr_scale":{"method":0.1}}]}]}"#;
-        let schedule = Schedule::parse(json, 100, 20).unwrap().unwrap();
+        let schedule = placed(json).unwrap();
         let ends: Vec<_> = schedule.phases.iter().map(|p| (p.start, p.end)).collect();
         assert_eq!(ends, [(0, 10), (10, 40), (40, 50), (50, 100)]);
         assert!(!schedule.at(9).1.learn.part(Part::Backbone));
         assert!(schedule.at(10).1.learn.part(Part::Backbone));
+        assert_eq!(schedule.at(9).1.task_weight, 1.0);
+        assert_eq!(schedule.at(10).1.task_weight, 0.1);
         assert!(!schedule.at(49).1.distill_gradient);
         assert_eq!(schedule.at(99).0, 3);
         assert_eq!(schedule.at(50).1.lr_scale.method, 0.1);
@@ -377,7 +322,6 @@ mod tests {
     #[test]
     fn every_mistake_is_named() {
         for (json, needle) in [
-            (r#"{"stages":[]}"#, "0 stages"),
             (
                 r#"{"stages":[{"name":"s","phases":[{"name":"a","untill":null}]}]}"#,
                 "untill",
@@ -395,11 +339,11 @@ mod tests {
                 "0..=1",
             ),
             (
-                r#"{"stages":[{"name":"s","input_scale":0.5}]}"#,
-                "input size",
+                r#"{"stages":[{"name":"s","phases":[{"name":"a","task_weight":-1.0}]}]}"#,
+                "`task_weight` is -1",
             ),
         ] {
-            let message = Schedule::parse(json, 100, 20).unwrap_err();
+            let message = placed(json).unwrap_err();
             assert!(message.contains(needle), "{message}");
         }
     }

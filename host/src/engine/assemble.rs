@@ -115,8 +115,21 @@ pub(super) fn bind(
     models: Models<'_>,
     [total_steps, steps_per_epoch]: [u64; 2],
 ) -> Result<(Methods, Schedule), EngineError> {
+    let mut methods = bind_methods(config, chosen, models, total_steps)?;
+    let schedule = methods.place(&config.stage, total_steps, steps_per_epoch)?;
+    Ok((methods, schedule))
+}
+
+/// The methods alone, not yet placed in a run.
+pub(super) fn bind_methods(
+    config: &Config,
+    chosen: &[Chosen<'_>],
+    models: Models<'_>,
+    total_steps: u64,
+) -> Result<Methods, EngineError> {
     let call = CallInfo {
         training: true,
+        stage: config.stage.index,
         seed: config.seed,
         total_steps,
         ..CallInfo::default()
@@ -131,14 +144,13 @@ pub(super) fn bind(
             distiller: distiller.map_err(|error| chosen.of_entry(error))?,
         });
     }
-    let mut methods = Methods::new(bound)?;
+    let methods = Methods::new(bound)?;
     if config.eval.oracle && methods.with_maps().is_empty() {
         return Err(EngineError::NoMaps {
             method: job::labels(chosen),
         });
     }
-    let schedule = methods.place(total_steps, steps_per_epoch)?;
-    Ok((methods, schedule))
+    Ok(methods)
 }
 
 /// Takes a learner to where a checkpoint was written.

@@ -10,15 +10,18 @@ use tracing::info;
 
 use crate::config::{Config, MethodConfig, MethodEntry, TeacherConfig};
 use crate::data::{Loader, LoaderOptions};
-use crate::distill::DistillError;
 use crate::distill::distiller::{Models, TeacherModel, method_manifest};
 use crate::distill::roles::{self, Roles};
+use crate::distill::{DistillError, Methods};
 use crate::model;
 use crate::plugin::{Library, MethodManifest, SearchPath};
 
-use super::assemble::bind;
+use super::assemble;
+use super::environment::Environment;
 use super::interrupt::Interrupt;
 use super::progress::ProgressMode;
+use super::run_dir::RunDir;
+use super::stages::{self, Plan};
 use super::table::Row;
 use super::teacher::{self, Teacher, Teachers};
 use super::train::{self, Datasets, Run};
@@ -101,8 +104,9 @@ pub fn run(
     let chosen = choose(config)?;
     let datasets = Datasets::open(config)?;
     // What can be refused is refused before the first hour of training.
-    if !chosen.is_empty() {
-        check_methods(config, &chosen, &datasets)?;
+    let plan = stages::of_job(config, &chosen, &datasets)?.filter(|plan| !plan.is_one_run);
+    if plan.is_none() {
+        check_untrained(config, &chosen, &datasets)?;
     }
     let all = labels(&chosen);
     let name = if chosen.is_empty() {
@@ -117,10 +121,35 @@ pub fn run(
             .join(format!("{}-{}", file_name(name), options.stamp)),
     };
 
+    let label = match chosen.is_empty() {
+        false => format!("student + {all}"),
+        true => "student".into(),
+    };
     let mut rows = Vec::new();
+    if let Some(plan) = plan {
+        let job = StagedJob {
+            config,
+            chosen: &chosen,
+            plan: &plan,
+            datasets: &datasets,
+            folder: &folder,
+            label: &label,
+            options,
+            interrupt,
+        };
+        let student = staged(&job, &mut rows)?;
+        return Ok(JobReport {
+            rows,
+            methods: chosen.into_iter().map(|chosen| chosen.label).collect(),
+            folder,
+            student,
+            seconds: started.elapsed().as_secs_f64(),
+        });
+    }
     let mut teachers = Teachers::new();
     for name in teacher_names(&chosen) {
-        let teacher = teacher(&name, config, &datasets, options, interrupt, &mut rows)?;
+        let file = teacher_file(&name, config, &datasets, options, interrupt, &mut rows)?;
+        let teacher = load_teacher(&name, config, &datasets, &file)?;
         teachers.insert(name, teacher);
     }
     if options.control && !chosen.is_empty() {
@@ -128,10 +157,6 @@ pub fn run(
         let control = arm::run("student", &control, &datasets, options.progress, interrupt)?;
         rows.push(control.row);
     }
-    let label = match chosen.is_empty() {
-        false => format!("student + {all}"),
-        true => "student".into(),
-    };
     let hashes: Vec<(String, String)> = teachers
         .iter()
         .map(|(name, teacher)| (name.clone(), teacher.hash().to_owned()))
@@ -164,6 +189,81 @@ pub fn run(
         student: outcome.student,
         seconds: started.elapsed().as_secs_f64(),
     })
+}
+
+/// A job of several runs.
+struct StagedJob<'a> {
+    config: &'a Config,
+    chosen: &'a [Chosen<'a>],
+    plan: &'a Plan,
+    datasets: &'a Datasets,
+    folder: &'a Path,
+    label: &'a str,
+    options: &'a JobOptions,
+    interrupt: &'a Interrupt,
+}
+
+/// Teachers, controls, then stage by stage; gives the last one's model.
+fn staged(job: &StagedJob<'_>, rows: &mut Vec<Row>) -> Result<PathBuf, EngineError> {
+    let (config, options) = (job.config, job.options);
+    let (datasets, interrupt) = (job.datasets, job.interrupt);
+    let mut of_plan = job.chosen.iter();
+    let owner = of_plan
+        .find(|chosen| chosen.label == job.plan.method)
+        .expect("the plan is that of a method that was chosen");
+    let environment = Environment {
+        device: config.compute_device(),
+        ..Environment::current(assemble::plugin_facts(job.chosen))
+    };
+    // Held so that no other process works here.
+    let _lock = match options.resume {
+        true => RunDir::resume(job.folder)?,
+        false => RunDir::create(job.folder, &config.to_toml(), &environment)?,
+    };
+    // Stages run elsewhere would name it otherwise.
+    let folder = job.folder.canonicalize().map_err(|e| EngineError::Result {
+        path: job.folder.into(),
+        reason: e.to_string(),
+    })?;
+    for summary in job.plan.summaries() {
+        info!("{summary}");
+    }
+    let mut teachers = BTreeMap::new();
+    for name in stages::teachers_of(job.plan, job.chosen) {
+        let file = teacher_file(&name, config, datasets, options, interrupt, rows)?;
+        let file = file.canonicalize().unwrap_or(file);
+        teachers.insert(name, file);
+    }
+    if options.control {
+        let of_last = job.plan.stages.last().map(|planned| &planned.config);
+        let mut small = plain(config);
+        if let Some(of_last) = of_last {
+            small.data.transform = of_last.data.transform.clone();
+        }
+        let full = plain(config);
+        let same = small == full;
+        for config in [Some(&full), (!same).then_some(&small)]
+            .into_iter()
+            .flatten()
+        {
+            let mut control = arm::run("student", config, datasets, options.progress, interrupt)?;
+            control.row.name = format!("student ({})", stages::images(config));
+            rows.push(control.row);
+        }
+    }
+    let job = stages::Job {
+        config,
+        plan: job.plan,
+        cast: &owner.cast,
+        gate: owner.entry.config.gate,
+        teachers,
+        datasets,
+        folder: &folder,
+        label: job.label,
+        progress: options.progress,
+        interrupt,
+    };
+    stages::run(&job, rows)
 }
 
 /// The methods of a configuration, by label; none for plain training.
@@ -213,12 +313,24 @@ pub(super) fn teacher_names(chosen: &[Chosen<'_>]) -> BTreeSet<String> {
     names.cloned().collect()
 }
 
-/// Makes the methods once, so that what they refuse is known now.
-fn check_methods(
+/// Makes the methods once, and lays the run out, so that what is refused is known now.
+pub(super) fn check_untrained(
     config: &Config,
     chosen: &[Chosen<'_>],
     datasets: &Datasets,
 ) -> Result<(), EngineError> {
+    let mut methods = bind_untrained(config, chosen, datasets)?;
+    let [total_steps, steps_per_epoch] = length(config, datasets)?;
+    methods.place(&config.stage, total_steps, steps_per_epoch)?;
+    Ok(())
+}
+
+/// The methods on models without weights.
+pub(super) fn bind_untrained(
+    config: &Config,
+    chosen: &[Chosen<'_>],
+    datasets: &Datasets,
+) -> Result<Methods, EngineError> {
     let num_classes = datasets.train.classes().len();
     let student = model::build(&config.student, config.task, num_classes)?;
     let mut teachers = BTreeMap::new();
@@ -239,11 +351,16 @@ fn check_methods(
         student: student.as_ref(),
         teachers: &models.collect(),
     };
-    let options = LoaderOptions::training(&config.data, config.seed, student.size_divisor());
+    let [total_steps, _] = length(config, datasets)?;
+    assemble::bind_methods(config, chosen, models, total_steps)
+}
+
+/// Optimizer steps of the run of a configuration, and of an epoch.
+fn length(config: &Config, datasets: &Datasets) -> Result<[u64; 2], EngineError> {
+    // Padding does not change how many batches there are.
+    let options = LoaderOptions::training(&config.data, config.seed, 1);
     let loader = Loader::new(Arc::clone(&datasets.train), options)?;
-    let length = train::length(&loader, &config.train)?;
-    bind(config, chosen, models, length)?;
-    Ok(())
+    train::length(&loader, &config.train)
 }
 
 /// A teacher whose name was checked when it was cast.
@@ -266,6 +383,7 @@ fn plain(config: &Config) -> Config {
     let mut plain = config.clone();
     let base = Config::base();
     plain.distill = base.distill;
+    plain.stage = base.stage;
     plain.eval.oracle = false;
     // Teachers play no part, and must not make two controls of one.
     plain.teacher = base.teacher;
@@ -273,27 +391,26 @@ fn plain(config: &Config) -> Config {
     plain
 }
 
-fn teacher(
+/// The file of the teacher `name`: as configured, or trained here.
+fn teacher_file(
     name: &str,
     config: &Config,
     datasets: &Datasets,
     options: &JobOptions,
     interrupt: &Interrupt,
     rows: &mut Vec<Row>,
-) -> Result<Teacher, EngineError> {
+) -> Result<PathBuf, EngineError> {
     let given = &configured(config, name).checkpoint;
-    let file = if given.as_os_str().is_empty() {
-        let own = teacher_arm(name, config);
-        // In the cache all are called alike, so that two names of one teacher share it.
-        let label = TeacherConfig::UNNAMED;
-        let mut trained = arm::run(label, &own, datasets, options.progress, interrupt)?;
-        trained.row.name = said(name);
-        rows.push(trained.row);
-        trained.student
-    } else {
-        given.clone()
-    };
-    load_teacher(name, config, datasets, &file)
+    if !given.as_os_str().is_empty() {
+        return Ok(given.clone());
+    }
+    let own = teacher_arm(name, config);
+    // In the cache all are called alike, so that two names of one teacher share it.
+    let label = TeacherConfig::UNNAMED;
+    let mut trained = arm::run(label, &own, datasets, options.progress, interrupt)?;
+    trained.row.name = said(name);
+    rows.push(trained.row);
+    Ok(trained.student)
 }
 
 /// The settings under which a teacher without a checkpoint of its own is trained.
@@ -330,7 +447,7 @@ pub(super) fn present_teacher(
     }
 }
 
-fn load_teacher(
+pub(super) fn load_teacher(
     name: &str,
     config: &Config,
     datasets: &Datasets,

@@ -20,6 +20,7 @@ use super::assemble::methods;
 use super::checkpoint::{self, Choice};
 use super::job::{self, Chosen, present_teacher, teacher_names};
 use super::run_dir::RunDir;
+use super::stages;
 use super::step::StepPosition;
 use super::teacher::{Teachers, model_taps, sources, teach};
 use super::train::{self, Datasets};
@@ -64,6 +65,7 @@ impl Restored {
     /// that the run was trained with, the teacher is gone, or data set or method are refused.
     pub fn open(run_dir: &Path, choice: Choice) -> Result<Self, EngineError> {
         RunDir::require(run_dir)?;
+        stages::refuse_job(run_dir)?;
         let config = Config::of_run(run_dir)?;
         let folder = checkpoint::find(run_dir, choice)?;
         let snapshot = checkpoint::load(&folder)?;

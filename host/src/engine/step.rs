@@ -104,7 +104,7 @@ impl StepPosition {
         CallInfo {
             training: false,
             check: false,
-            stage: 0,
+            stage: schedule.stage(),
             phase: index,
             step: self.step,
             phase_step: self.step - phase.start,

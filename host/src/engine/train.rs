@@ -8,7 +8,7 @@ use std::time::Instant;
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
-use crate::config::{Config, PretrainSource, TrainConfig};
+use crate::config::{Config, GatePolicy, PretrainSource, TrainConfig};
 use crate::data::{Batch, Dataset, Epoch, Loader, LoaderOptions, Split, open};
 use crate::device::ComputeDevice;
 use crate::eval::Metrics;
@@ -118,6 +118,8 @@ pub fn config_hash(config: &Config) -> String {
     let entries = config.distill.methods.values_mut();
     for entry in entries.chain([&mut config.distill.single]) {
         entry.pretrain = PretrainSource::default();
+        // It decides whether a job goes on, not what its runs give.
+        entry.gate = GatePolicy::default();
     }
     let json = serde_json::to_string(&config).expect("a configuration is plain data");
     hex(&Sha256::digest(json))

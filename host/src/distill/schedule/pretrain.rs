@@ -15,7 +15,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Learn, LrScale, RawPhase, Selection};
+use super::declared::DeclaredPhase;
+use super::{Learn, LrScale, Selection};
 use crate::config::Moment;
 use crate::model::Part;
 
@@ -104,8 +105,8 @@ pub struct PretrainPhase {
 /// If one of the first comes after one of the second.
 pub(super) fn split<'a>(
     stage: &str,
-    phases: &'a [RawPhase],
-) -> Result<(&'a [RawPhase], &'a [RawPhase]), String> {
+    phases: &'a [DeclaredPhase],
+) -> Result<(&'a [DeclaredPhase], &'a [DeclaredPhase]), String> {
     let alone = phases.iter().take_while(|p| p.pretrain.is_some()).count();
     let (alone, joint) = phases.split_at(alone);
     match joint.iter().find(|phase| phase.pretrain.is_some()) {
@@ -124,8 +125,8 @@ pub(super) fn split<'a>(
 /// A sentence that names stage and phase.
 pub(super) fn place(
     stage: &str,
-    alone: &[RawPhase],
-    joint: &[RawPhase],
+    alone: &[DeclaredPhase],
+    joint: &[DeclaredPhase],
     steps_per_epoch: u64,
 ) -> Result<Vec<PretrainPhase>, String> {
     let mut placed = Vec::new();
@@ -150,7 +151,7 @@ pub(super) fn place(
     Ok(placed)
 }
 
-fn length(phase: &RawPhase, steps_per_epoch: u64) -> Result<u64, String> {
+fn length(phase: &DeclaredPhase, steps_per_epoch: u64) -> Result<u64, String> {
     let steps = match phase.until {
         Some(Moment::Iters(steps)) => steps,
         Some(Moment::Epochs(epochs)) => epochs.saturating_mul(steps_per_epoch),
@@ -171,8 +172,8 @@ fn length(phase: &RawPhase, steps_per_epoch: u64) -> Result<u64, String> {
     }
 }
 
-fn check(phase: &RawPhase) -> Result<(), String> {
-    let RawPhase {
+fn check(phase: &DeclaredPhase) -> Result<(), String> {
+    let DeclaredPhase {
         name,
         learn,
         lr_scale,
@@ -210,7 +211,7 @@ fn check(phase: &RawPhase) -> Result<(), String> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::Schedule;
+    use super::super::{Schedule, declared};
     use super::*;
 
     fn alone(changes: Value) -> Value {
@@ -228,7 +229,8 @@ mod tests {
 
     fn parse(phases: &[Value]) -> Result<Schedule, String> {
         let json = json!({"stages": [{"name": "s", "phases": phases}]}).to_string();
-        Schedule::parse(&json, 100, 20).map(Option::unwrap)
+        let stages = declared::parse(&json)?;
+        Schedule::place(("s", 0), &stages[0].phases, 100, 20)
     }
 
     #[test]

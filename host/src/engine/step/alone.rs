@@ -177,7 +177,7 @@ impl Learner {
         let call = CallInfo {
             training: true,
             check,
-            stage: 0,
+            stage: self.schedule.stage(),
             phase: phase.index,
             step: at.step,
             phase_step: at.step,

@@ -1,0 +1,241 @@
+//! The settings of a stage's run, from those of the job.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::config::{Config, ModelConfig, ResizeMode, StageConfig, TeacherConfig, TransformConfig};
+use crate::distill::roles::Roles;
+use crate::distill::schedule::declared::Stage;
+use crate::distill::taps::{STUDENT, TEACHER};
+use crate::engine::teacher::transform_of;
+
+/// The shortest side of images that a model is trained on, as the schema has it for `data.transform`.
+const SHORTEST_SIDE: usize = 32;
+
+/// Trained models by the name of the stage or teacher, as far as they are there.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Files(pub(super) BTreeMap<String, PathBuf>);
+
+impl Files {
+    /// Empty where the model is not there yet.
+    fn of(&self, name: &str) -> PathBuf {
+        self.0.get(name).cloned().unwrap_or_default()
+    }
+}
+
+/// What settings are made from.
+pub(super) struct From<'a> {
+    /// The job's settings.
+    pub(super) job: &'a Config,
+    /// Which configured teacher plays which role of the method.
+    pub(super) cast: &'a Roles,
+    /// Settings of the earlier stages.
+    pub(super) earlier: BTreeMap<&'a str, &'a Config>,
+    /// Their results, and the configured teachers'.
+    pub(super) files: &'a Files,
+}
+
+impl<'a> From<'a> {
+    /// The configured teacher that a stage means by `name`, with its own name: the player of that role,
+    /// or the one called so.
+    fn teacher(&self, name: &str) -> Result<(String, &'a TeacherConfig), String> {
+        let player = self.cast.get(name).map_or(name, String::as_str);
+        match self.job.teacher_named(player) {
+            Some(teacher) => Ok((player.to_owned(), teacher)),
+            None => Err(format!(
+                "`{name}` is neither an earlier stage nor a configured teacher; there are: {}",
+                self.job.teacher_names().join(", ")
+            )),
+        }
+    }
+}
+
+/// The settings of the run of `stage`, the `index`-th of its method.
+///
+/// # Errors
+/// A clause that says what of it is impossible under the job's settings.
+pub(super) fn config(from: &From<'_>, stage: &Stage, index: u32) -> Result<Config, String> {
+    let job = from.job;
+    let mut config = job.clone();
+    let (architecture, transform) = student(from, stage)?;
+    config.student = architecture;
+    upsample(&mut config.student, stage.pyramid_scale)?;
+    if let Some(name) = &stage.init_from {
+        config.student.weights = initial_weights(from, name, &config.student)?;
+    }
+    config.data.transform = scaled(&transform, stage.input_scale)
+        .map_err(|reason| format!("`input_scale = {}`: {reason}", stage.input_scale))?;
+    if stage.method {
+        if let Some(name) = &stage.teacher {
+            config.teacher = teacher(from, name, stage)?;
+            let entries = config.distill.methods.values_mut();
+            for entry in entries.chain([&mut config.distill.single]) {
+                entry.teachers.remove(TEACHER);
+            }
+        }
+    } else {
+        config.distill = Config::base().distill;
+        config.eval.oracle = false;
+    }
+    for (name, teacher) in &mut config.teachers {
+        if teacher.checkpoint.as_os_str().is_empty() {
+            teacher.checkpoint = from.files.of(name);
+        }
+    }
+    if stage.epochs_scale != 1.0 {
+        let scale = |epochs: usize| ((epochs as f64 * stage.epochs_scale).round() as usize).max(1);
+        config.train.epochs = scale(job.train.epochs);
+        config.train.milestones = job.train.milestones.iter().map(|m| scale(*m)).collect();
+        config.train.milestones.dedup();
+    }
+    let phases = stage.phases.iter();
+    let value = |phase| serde_json::to_value(phase).expect("a phase is plain data");
+    config.stage = StageConfig {
+        name: stage.name.clone(),
+        index,
+        phases: phases.map(value).collect(),
+    };
+    Ok(config)
+}
+
+/// The settings under which plain training gives what a stage must reach: the same architecture from
+/// its configured start, on the same images, for `epochs` epochs.
+pub(super) fn plain(from: &From<'_>, stage: &Stage, of_stage: &Config, epochs: usize) -> Config {
+    let mut config = of_stage.clone();
+    let base = Config::base();
+    config.distill = base.distill;
+    config.teacher = base.teacher;
+    config.teachers = base.teachers;
+    config.stage = base.stage;
+    config.eval.oracle = false;
+    config
+        .train
+        .milestones
+        .clone_from(&from.job.train.milestones);
+    config.train.epochs = epochs;
+    let (architecture, _) = student(from, stage).expect("the stage was derived from it");
+    config.student.weights = architecture.weights;
+    config
+}
+
+/// The architecture that learns, with its configured start, and how images are prepared for it at full
+/// size.
+fn student(from: &From<'_>, stage: &Stage) -> Result<(ModelConfig, TransformConfig), String> {
+    let transform = &from.job.data.transform;
+    if stage.student == STUDENT {
+        return Ok((from.job.student.clone(), transform.clone()));
+    }
+    let (_, teacher) = from.teacher(&stage.student)?;
+    let own = transform_of(teacher, transform);
+    let transform = TransformConfig {
+        mean: own.mean,
+        std: own.std,
+        ..transform.clone()
+    };
+    Ok((teacher.model.clone(), transform))
+}
+
+/// The file that the student starts from, whose model must be its own.
+fn initial_weights(from: &From<'_>, name: &str, student: &ModelConfig) -> Result<PathBuf, String> {
+    let (name, model) = match from.earlier.get(name) {
+        Some(earlier) => (name.to_owned(), &earlier.student),
+        None => {
+            let (player, teacher) = from.teacher(name)?;
+            (player, &teacher.model)
+        }
+    };
+    // What has no parameters may differ.
+    let bare = |model: &ModelConfig| ModelConfig {
+        weights: PathBuf::new(),
+        ..model.clone()
+    };
+    if bare(model) != bare(student) {
+        return Err(format!(
+            "it starts from `{name}`, which is another architecture than the one that learns"
+        ));
+    }
+    Ok(from.files.of(&name))
+}
+
+fn teacher(from: &From<'_>, name: &str, stage: &Stage) -> Result<TeacherConfig, String> {
+    let job = from.job;
+    let (mut teacher, full) = match from.earlier.get(name) {
+        Some(earlier) => {
+            let teacher = TeacherConfig {
+                model: ModelConfig {
+                    weights: PathBuf::new(),
+                    ..earlier.student.clone()
+                },
+                checkpoint: from.files.of(name),
+                ..job.teacher.clone()
+            };
+            let own = &earlier.data.transform;
+            let full = TransformConfig {
+                mean: own.mean,
+                std: own.std,
+                ..job.data.transform.clone()
+            };
+            (teacher, full)
+        }
+        None => {
+            let (player, configured) = from.teacher(name)?;
+            let mut teacher = configured.clone();
+            if teacher.checkpoint.as_os_str().is_empty() {
+                teacher.checkpoint = from.files.of(&player);
+            }
+            let full = transform_of(configured, &job.data.transform);
+            (teacher, full)
+        }
+    };
+    let scale = stage.teacher_input_scale;
+    let seen = scaled(&full, scale)
+        .map_err(|reason| format!("`teacher_input_scale = {scale}`: {reason}"))?;
+    teacher.mean = seen.mean.to_vec();
+    teacher.std = seen.std.to_vec();
+    teacher.input_size = match seen.resize {
+        ResizeMode::Fixed => seen.size.to_vec(),
+        _ => Vec::new(),
+    };
+    Ok(teacher)
+}
+
+fn upsample(_model: &mut ModelConfig, scale: f64) -> Result<(), String> {
+    match scale {
+        1.0 => Ok(()),
+        _ => Err("`pyramid_scale` is not there yet".to_owned()),
+    }
+}
+
+/// Images of `scale` times the sides; extents are rounded down.
+fn scaled(transform: &TransformConfig, scale: f64) -> Result<TransformConfig, String> {
+    if scale == 1.0 {
+        return Ok(transform.clone());
+    }
+    // A product that is whole but for its rounding stays whole.
+    let extent = |extent: usize| (extent as f64 * scale + 1e-6).floor() as usize;
+    let scaled = TransformConfig {
+        size: transform.size.map(extent),
+        short_side: extent(transform.short_side),
+        long_side: extent(transform.long_side),
+        crop_size: transform.crop_size.iter().map(|e| extent(*e)).collect(),
+        ..transform.clone()
+    };
+    let (key, extents) = match scaled.resize {
+        ResizeMode::KeepRatio => ("data.transform.short_side", vec![scaled.short_side]),
+        ResizeMode::None => {
+            return Err(
+                "`data.transform.resize = \"none\"` leaves images their own size; choose \"fixed\" or \
+                 \"keep_ratio\""
+                    .to_owned(),
+            );
+        }
+        _ => ("data.transform.size", scaled.size.to_vec()),
+    };
+    let all = extents.iter().chain(&scaled.crop_size);
+    match all.min() {
+        Some(&shortest) if shortest < SHORTEST_SIDE => Err(format!(
+            "images of {shortest} pixels a side are left, {SHORTEST_SIDE} are needed; enlarge `{key}`"
+        )),
+        _ => Ok(scaled),
+    }
+}
