@@ -118,8 +118,8 @@ pub fn distance(student: Tensor<4>, teacher: Tensor<4>, grids: [[usize; 2]; 2]) 
         let along = |axis: usize| Grid::Corners.weights(from[axis], to[axis], &device);
         let (rows, columns) = (along(0), along(1));
         // Kronecker product, [H W, h w].
-        let both: Tensor<4> = rows.reshape([to[0], 1, from[0], 1])
-            * columns.reshape([1, to[1], 1, from[1]]);
+        let both: Tensor<4> =
+            rows.reshape([to[0], 1, from[0], 1]) * columns.reshape([1, to[1], 1, from[1]]);
         let both: Tensor<3> = both.reshape([1, to[0] * to[1], from[0] * from[1]]);
         student = both.clone().matmul(student).matmul(both.transpose());
     }

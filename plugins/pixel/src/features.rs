@@ -67,7 +67,11 @@ impl Features {
         device: &kd_plugin::burn::tensor::Device,
     ) -> Result<Levels<Connector>, MethodError> {
         let pair = |name: &String| Ok((taps.student(name)?, taps.teacher(name)?));
-        let pairs = self.0.iter().map(pair).collect::<Result<_, MethodError>>()?;
+        let pairs = self
+            .0
+            .iter()
+            .map(pair)
+            .collect::<Result<_, MethodError>>()?;
         config.adapter.plan_pairs(pairs, device)
     }
 
@@ -176,8 +180,9 @@ fn patterns(config: &Config, task: Task) -> Vec<String> {
 /// # Errors
 /// If not.
 pub fn check_names(config: &Config, taps: &Taps) -> Result<(), MethodError> {
-    let known =
-        |pattern: &String| (taps.iter()).any(|tap| is_feature(&tap.name) && covers(pattern, &tap.name));
+    let known = |pattern: &String| {
+        (taps.iter()).any(|tap| is_feature(&tap.name) && covers(pattern, &tap.name))
+    };
     match config.fkd_taps.iter().find(|pattern| !known(pattern)) {
         Some(pattern) => Err(no_such_tap(pattern, taps)),
         None => Ok(()),

@@ -55,8 +55,8 @@ impl Heads {
     pub fn of(taps: &Taps) -> Result<Self, MethodError> {
         let dense = DenseHead::of(taps)?;
         let coder = |role: Role| {
-            let distances = (taps.iter())
-                .any(|tap| tap.role == role && tap.name.starts_with(CENTERNESS));
+            let distances =
+                (taps.iter()).any(|tap| tap.role == role && tap.name.starts_with(CENTERNESS));
             match distances {
                 true => Coder::EdgeDistances,
                 false => Coder::CenterSize,
@@ -128,12 +128,11 @@ impl Heads {
 
         let score = sigmoid(teacher);
         let surprise = Surprise::of(student.clone());
-        let cross_entropy = score.clone() * surprise.if_present
-            + (score.clone().neg() + 1.0) * surprise.if_absent;
+        let cross_entropy =
+            score.clone() * surprise.if_present + (score.clone().neg() + 1.0) * surprise.if_absent;
         let gap = (score.clone() - sigmoid(student)).abs();
         let of_anchor: Tensor<2> = (gap * cross_entropy).sum_dim(2).squeeze_dim(2);
-        let classes =
-            (of_anchor * counts.clone()).sum() / foreground.clone().clamp_min(1.0);
+        let classes = (of_anchor * counts.clone()).sum() / foreground.clone().clamp_min(1.0);
 
         let best: Tensor<2> = score.max_dim(2).squeeze_dim(2);
         let weight = best * counts;

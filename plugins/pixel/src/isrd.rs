@@ -5,7 +5,7 @@ use kd_plugin::burn::module::{Module, Param};
 use kd_plugin::burn::nn::Initializer;
 use kd_plugin::burn::tensor::{Device, Tensor};
 use kd_plugin::burn::{self};
-use kd_plugin::{MethodError, TapInfo, Taps, resize_bilinear, torch_default};
+use kd_plugin::{MethodError, Taps, resize_bilinear, torch_default};
 
 use crate::options::{Config, IsrdFit};
 
@@ -48,7 +48,7 @@ impl Decoder {
                 image.channels()?
             )));
         }
-        let (Some(grid), Some(target)) = (size(stem), size(image)) else {
+        let (Some(grid), Some(target)) = (stem.size(), image.size()) else {
             return Err(MethodError::shape(format!(
                 "the decoder of `isrd` is made for the sizes of student tap `{}` and teacher tap \
                  `{IMAGE}`, and the images of this run have no fixed size; set \
@@ -149,12 +149,4 @@ pub fn loss(painted: Tensor<4>, image: Tensor<4>, mask: Tensor<4>) -> (Tensor<1>
 #[must_use]
 pub fn scale(grid: [usize; 2], target: [usize; 2]) -> usize {
     target[0].div_ceil(grid[0]).max(target[1].div_ceil(grid[1]))
-}
-
-/// Height and width of the tap's maps, if the run's images have one size.
-fn size(tap: &TapInfo) -> Option<[usize; 2]> {
-    match tap.shape.as_slice() {
-        &[_, _, h, w] if h > 0 && w > 0 => Some([h as usize, w as usize]),
-        _ => None,
-    }
 }

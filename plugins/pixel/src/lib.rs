@@ -33,8 +33,8 @@ use crate::attention::Blocks;
 use crate::features::Features;
 use crate::heads::Heads;
 use crate::isrd::Decoder;
-pub use crate::options::Config;
 use crate::options::Active;
+pub use crate::options::Config;
 use crate::padding::Frame;
 use crate::task::Task;
 

@@ -7,13 +7,13 @@ use crate::options::{Active, Config, Mode};
 use crate::task::Task;
 use crate::{ATTN, FKD, ISRD, KD, KD_BBOX};
 
-/// The student's architecture, and the configured teacher and its architecture.
-const STUDENT: &str = "student";
+/// The configured teacher, and its architecture.
 const TEACHER: &str = "teacher";
 /// Stages.
 const MODEL: &str = "model";
 const INPUT: &str = "input";
 const RETUNE: &str = "retune";
+const VANILLA: &str = "vanilla";
 
 /// The stages of a mode, task and order.
 ///
@@ -53,8 +53,8 @@ impl Stages<'_> {
         Ok(Stage {
             input_scale: self.small(),
             epochs_scale: self.config.input_epochs_scale,
-            phases: vec![self.phase(STUDENT, &[ISRD, KD, FKD, ATTN])?],
-            ..Stage::new(STUDENT)
+            phases: vec![self.phase(VANILLA, &[ISRD, KD, FKD, ATTN])?],
+            ..Stage::new(VANILLA)
         })
     }
 

@@ -40,5 +40,5 @@ impl Task {
 
 /// Whether the tap is one vector an image.
 fn has_no_grid(tap: &TapInfo) -> bool {
-    tap.stride == 0 || tap.shape.get(2..) == Some(&[1, 1])
+    tap.stride == 0 || tap.size() == Some([1, 1])
 }
