@@ -59,7 +59,7 @@ pub(super) fn config(from: &From<'_>, stage: &Stage, index: u32) -> Result<Confi
     let mut config = job.clone();
     let (architecture, transform) = student(from, stage)?;
     config.student = architecture;
-    upsample(&mut config.student, stage.pyramid_scale)?;
+    config.student.pyramid_scale = stage.pyramid_scale;
     if let Some(name) = &stage.init_from {
         config.student.weights = initial_weights(from, name, &config.student)?;
     }
@@ -147,6 +147,7 @@ fn initial_weights(from: &From<'_>, name: &str, student: &ModelConfig) -> Result
     // What has no parameters may differ.
     let bare = |model: &ModelConfig| ModelConfig {
         weights: PathBuf::new(),
+        pyramid_scale: 1.0,
         ..model.clone()
     };
     if bare(model) != bare(student) {
@@ -197,13 +198,6 @@ fn teacher(from: &From<'_>, name: &str, stage: &Stage) -> Result<TeacherConfig, 
         _ => Vec::new(),
     };
     Ok(teacher)
-}
-
-fn upsample(_model: &mut ModelConfig, scale: f64) -> Result<(), String> {
-    match scale {
-        1.0 => Ok(()),
-        _ => Err("`pyramid_scale` is not there yet".to_owned()),
-    }
 }
 
 /// Images of `scale` times the sides; extents are rounded down.
