@@ -18,6 +18,7 @@ use crate::plugin::{Library, MethodManifest, SearchPath};
 
 use super::assemble;
 use super::environment::Environment;
+use super::image_size;
 use super::interrupt::Interrupt;
 use super::progress::ProgressMode;
 use super::run_dir::RunDir;
@@ -339,16 +340,21 @@ pub(super) fn bind_untrained(
         let built = model::build(architecture, config.task, num_classes)?;
         teachers.insert(name, built);
     }
+    let student_size = image_size::of_training(&config.data, config.task);
+    let student_size = student_size.map(|size| image_size::padded(size, student.size_divisor()));
     let models = teachers.iter().map(|(name, built)| {
         let own_size = teacher::own_size(configured(config, name), &config.data.transform);
+        let own = own_size.map(|size| image_size::padded(size, built.size_divisor()));
         let model = TeacherModel {
             model: built.as_ref(),
             has_own_size: own_size.is_some(),
+            size: student_size.map(|size| own.unwrap_or(size)),
         };
         (name.clone(), model)
     });
     let models = Models {
         student: student.as_ref(),
+        student_size,
         teachers: &models.collect(),
     };
     let [total_steps, _] = length(config, datasets)?;

@@ -68,11 +68,13 @@ impl Teacher {
         self.model.as_ref()
     }
 
-    /// What methods are bound to.
+    /// What methods are bound to, where the student's training images all have the padded size
+    /// `student`, if they have one.
     #[must_use]
-    pub fn as_bound(&self) -> TeacherModel<'_> {
+    pub fn as_bound(&self, student: Option<[usize; 2]>) -> TeacherModel<'_> {
         TeacherModel {
             model: self.model.as_ref(),
+            size: student.map(|size| self.input_size(size)),
             has_own_size: self
                 .input
                 .as_ref()
