@@ -15,6 +15,7 @@ pub(crate) mod bilinear;
 mod choice;
 pub mod conv;
 pub(crate) mod cross_entropy;
+pub mod enlarge;
 mod flex;
 pub mod focal;
 mod gemm;

@@ -15,9 +15,10 @@ use crate::model::{Forward, ForwardRequest, Model};
 
 mod input;
 
-pub use input::{has_own_size, transform_of};
+pub use input::{has_own_size, padded_size, transform_of, view_of};
 
 use super::EngineError;
+use super::image_size::ImageSize;
 use super::weights::ModelWeights;
 
 /// The teachers of a run, by name.
@@ -36,17 +37,18 @@ pub struct Teacher {
 
 impl Teacher {
     /// Freezes `weights`, as `config` describes the teacher of a student that sees images of
-    /// `student`; the hash of the weights is taken now.
+    /// `student` and has a pyramid upsampled by `grid_scale`; the hash of the weights is taken now.
     #[must_use]
     pub fn new(
         model: Arc<dyn Model>,
         weights: ModelWeights,
         config: &TeacherConfig,
         student: &TransformConfig,
+        grid_scale: f64,
     ) -> Self {
         let hash = weights.hash();
         Teacher {
-            view: input::view_of(config, student, 1.0, model.size_divisor()),
+            view: view_of(config, student, grid_scale, model.size_divisor()),
             model,
             weights,
             hash,
@@ -68,11 +70,13 @@ impl Teacher {
         self.model.as_ref()
     }
 
-    /// What methods are bound to.
+    /// What methods are bound to, where the student's training images all have the size `student`, if
+    /// they have one.
     #[must_use]
-    pub fn as_bound(&self) -> TeacherModel<'_> {
+    pub fn as_bound(&self, student: Option<ImageSize>) -> TeacherModel<'_> {
         TeacherModel {
             model: self.model.as_ref(),
+            size: student.and_then(|size| padded_size(self.view.as_ref(), size).ok()),
             has_own_size: self
                 .view
                 .as_ref()

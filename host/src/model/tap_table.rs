@@ -39,9 +39,9 @@ pub fn tap_table(
     teacher: Option<&dyn Model>,
     input_size: [usize; 2],
 ) -> Vec<TapRow> {
-    let shape = |tap: &TapSpec| TapShape {
+    let shape = |model: &dyn Model, tap: &TapSpec| TapShape {
         channels: tap.channels,
-        size: map_size(input_size, tap.stride),
+        size: model.tap_size(tap, input_size),
         stride: tap.stride,
     };
     let mut rows: Vec<TapRow> = student
@@ -49,17 +49,21 @@ pub fn tap_table(
         .iter()
         .map(|tap| TapRow {
             name: tap.name.clone(),
-            student: Some(shape(tap)),
+            student: Some(shape(student, tap)),
             teacher: None,
         })
         .collect();
-    for tap in teacher.map_or(&[][..], |teacher| teacher.taps()) {
+    let of_teacher = teacher.map(|teacher| (teacher.taps().iter(), teacher));
+    for (tap, shape) in of_teacher
+        .into_iter()
+        .flat_map(|(taps, teacher)| taps.map(move |tap| (tap, shape(teacher, tap))))
+    {
         match rows.iter_mut().find(|row| row.name == tap.name) {
-            Some(row) => row.teacher = Some(shape(tap)),
+            Some(row) => row.teacher = Some(shape),
             None => rows.push(TapRow {
                 name: tap.name.clone(),
                 student: None,
-                teacher: Some(shape(tap)),
+                teacher: Some(shape),
             }),
         }
     }

@@ -6,6 +6,7 @@ mod golden;
 mod gradients;
 mod group_norm;
 mod loading;
+mod pyramid_scale;
 mod segmenter_golden;
 mod segmenters;
 mod threads;
@@ -36,6 +37,7 @@ pub(super) fn small_config() -> ModelConfig {
         tiny_blocks: [1, 1, 1, 1],
         mobilenet_width: 1.0,
         fpn_channels: 8,
+        pyramid_scale: 1.0,
         head_convs: 2,
         trainable_layers: 5,
         norm: NormKind::Batch,

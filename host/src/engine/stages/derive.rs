@@ -59,7 +59,7 @@ pub(super) fn config(from: &From<'_>, stage: &Stage, index: u32) -> Result<Confi
     let mut config = job.clone();
     let (architecture, transform) = student(from, stage)?;
     config.student = architecture;
-    upsample(&mut config.student, stage.pyramid_scale)?;
+    config.student.pyramid_scale = stage.pyramid_scale;
     if let Some(name) = &stage.init_from {
         config.student.weights = initial_weights(from, name, &config.student)?;
     }
@@ -144,10 +144,13 @@ fn initial_weights(from: &From<'_>, name: &str, student: &ModelConfig) -> Result
             (player, &teacher.model)
         }
     };
-    // What has no parameters may differ.
-    let bare = |model: &ModelConfig| ModelConfig {
-        weights: PathBuf::new(),
-        ..model.clone()
+    // What has no parameters may differ, and a grid of positions is resized.
+    let bare = |model: &ModelConfig| {
+        let mut bare = model.clone();
+        bare.weights = PathBuf::new();
+        bare.pyramid_scale = 1.0;
+        bare.vit.image_size.clear();
+        bare
     };
     if bare(model) != bare(student) {
         return Err(format!(
@@ -200,13 +203,6 @@ fn teacher(from: &From<'_>, name: &str, stage: &Stage) -> Result<TeacherConfig, 
         false => (Vec::new(), scale / stage.input_scale),
     };
     Ok(teacher)
-}
-
-fn upsample(_model: &mut ModelConfig, scale: f64) -> Result<(), String> {
-    match scale {
-        1.0 => Ok(()),
-        _ => Err("`pyramid_scale` is not there yet".to_owned()),
-    }
 }
 
 /// Images of `scale` times the sides; extents are rounded down.

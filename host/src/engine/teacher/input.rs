@@ -4,7 +4,8 @@
 //! ([`View`](crate::data::View)): here is which view a teacher asks for.
 
 use crate::config::{ResizeMode, TeacherConfig, TransformConfig};
-use crate::data::ViewSpec;
+use crate::data::{DatasetError, ViewSpec};
+use crate::engine::image_size::ImageSize;
 
 /// The transform under which `teacher` is trained and evaluated, where its student has `student`.
 ///
@@ -69,7 +70,8 @@ fn scale_of(teacher: &TeacherConfig, student: &TransformConfig) -> [f64; 2] {
 /// image: 1, or for a student whose pyramid is upsampled its factor. The padded images of a teacher that
 /// sees as many times the student's pixels are exactly that much larger, so that both grids agree. So are those of a
 /// teacher that differs in normalisation alone: they are padded as the student's.
-pub(super) fn view_of(
+#[must_use]
+pub fn view_of(
     teacher: &TeacherConfig,
     student: &TransformConfig,
     grid_scale: f64,
@@ -103,6 +105,21 @@ pub(super) fn view_of(
         size_divisor,
         frame_scale,
     })
+}
+
+/// `[height, width]` with padding of the images that a teacher sees in its `view`, where the student's
+/// all have the size `student`.
+///
+/// # Errors
+/// If they do not fit into the frame of a student whose pyramid is upsampled.
+pub fn padded_size(
+    view: Option<&ViewSpec>,
+    student: ImageSize,
+) -> Result<[usize; 2], DatasetError> {
+    match view {
+        None => Ok(student.padded),
+        Some(view) => view.padded(student.padded, view.size(student.size)),
+    }
 }
 
 #[cfg(test)]

@@ -52,14 +52,17 @@ fn directional_derivatives_match_finite_differences() {
         "head.regression_head.conv.1.bias",
         "head.regression_head.bbox_ctrness.weight",
     ];
-    check("retinanet", &[&common[..], &retinanet].concat());
-    check("fcos", &[&common[..], &fcos].concat());
+    let retinanet = [&common[..], &retinanet].concat();
+    check("retinanet", 1.0, &retinanet);
+    check("retinanet", 1.5, &retinanet);
+    check("fcos", 1.0, &[&common[..], &fcos].concat());
 }
 
-fn check(detector: &str, names: &[&str]) {
+fn check(detector: &str, pyramid_scale: f64, names: &[&str]) {
     let device = Device::flex();
     let config = ModelConfig {
         detector: detector.into(),
+        pyramid_scale,
         head_convs: 1,
         ..small_config()
     };
