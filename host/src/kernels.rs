@@ -17,8 +17,10 @@ pub mod conv;
 pub(crate) mod cross_entropy;
 mod flex;
 pub mod focal;
+pub mod gelu;
 mod gemm;
 pub mod group_norm;
+pub mod layer_norm;
 pub mod maps;
 pub mod norm;
 pub mod pool;
@@ -26,6 +28,7 @@ pub mod resample;
 pub mod residual;
 mod scratch;
 pub mod simd;
+pub mod softmax;
 pub(crate) mod standardize;
 #[cfg(test)]
 pub(crate) mod testing;

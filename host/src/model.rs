@@ -22,6 +22,7 @@ mod resnet;
 mod retinanet;
 mod tap_table;
 mod validate;
+mod vit;
 pub mod weights;
 
 #[cfg(test)]
@@ -75,6 +76,14 @@ pub enum ParamKind {
     NormWeight,
     /// Shift of a normalisation layer.
     NormBias,
+    /// A token that is learned: it never decays, as timm's `no_weight_decay` says.
+    Token,
+    /// Embedding of the positions of a class token and of the cells of a grid, row-major, `[1, 1 + hw, D]`:
+    /// it never decays either, and weights of another grid are resized to it.
+    Positions {
+        /// `[h, w]`.
+        grid: [usize; 2],
+    },
     /// Running mean: a buffer.
     RunningMean,
     /// Running variance: a buffer.
@@ -287,6 +296,10 @@ pub trait Model: Send + Sync {
         images: Tensor<4>,
         request: &ForwardRequest,
     ) -> Forward;
+    /// `[height, width]` of `tap`, one of [`Model::taps`], where the input has `input_size` pixels.
+    fn tap_size(&self, tap: &TapSpec, input_size: [usize; 2]) -> [usize; 2] {
+        map_size(input_size, tap.stride)
+    }
     /// Names of the taps that the head reads and a method's maps may stand in for, finest first; empty
     /// where maps have no place.
     fn head_taps(&self) -> Vec<String> {
