@@ -95,6 +95,7 @@ pub(super) fn config(from: &From<'_>, stage: &Stage, index: u32) -> Result<Confi
         index,
         phases: phases.map(value).collect(),
     };
+    config.fit_image_sizes();
     Ok(config)
 }
 
@@ -144,6 +145,13 @@ fn initial_weights(from: &From<'_>, name: &str, student: &ModelConfig) -> Result
             (player, &teacher.model)
         }
     };
+    // Positions are resized to the grid of the images.
+    let of_any_size = |model: &ModelConfig| {
+        let mut model = model.clone();
+        model.vit.image_size.clear();
+        model
+    };
+    let [model, student] = &[model, student].map(of_any_size);
     // What has no parameters may differ.
     let bare = |model: &ModelConfig| ModelConfig {
         weights: PathBuf::new(),
