@@ -177,11 +177,7 @@ impl<B: Backend + GeluOps + GeluKernels, C: CheckpointStrategy> GeluOps for Auto
     fn tokens_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let node = x.node();
         let x = x.into_primitive();
-        match GeluBackward
-            .prepare::<C>([node])
-            .compute_bound()
-            .stateful()
-        {
+        match GeluBackward.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
                 let [y, slope] = B::with_slope(x);
                 prep.finish(slope, y)

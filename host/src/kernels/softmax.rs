@@ -38,10 +38,7 @@ pub trait SoftmaxOps: Backend {
 /// Gradient on plain tensors.
 pub trait SoftmaxKernels: Backend {
     /// The gradient at the input, of the output and the gradient there.
-    fn input_gradient(
-        output: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-    ) -> FloatTensor<Self>;
+    fn input_gradient(output: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 simd_entry! {

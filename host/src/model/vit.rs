@@ -148,7 +148,9 @@ fn checked(config: &ModelConfig) -> Result<[usize; 2], ModelError> {
     })?;
     let layers = config.trainable_layers;
     require("trainable_layers", layers == 5, || {
-        format!("got {layers}, but a vision transformer has no stages to count; set it to 5: all learn")
+        format!(
+            "got {layers}, but a vision transformer has no stages to count; set it to 5: all learn"
+        )
     })?;
     let size = &vit.image_size;
     let Ok(size) = <[usize; 2]>::try_from(size.as_slice()) else {
@@ -174,7 +176,11 @@ fn taps(config: &ModelConfig, image_size: [usize; 2], num_classes: usize) -> Vec
         stride,
     };
     let grid = |name: &str| tap(name.to_owned(), vit.dim, vit.patch_size);
-    let mut taps = vec![tap("image".to_owned(), 3, 1), grid("stem.conv"), grid("stem")];
+    let mut taps = vec![
+        tap("image".to_owned(), 3, 1),
+        grid("stem.conv"),
+        grid("stem"),
+    ];
     for i in 1..=vit.depth {
         taps.push(tap(format!("attn.b{i}"), vit.heads, vit.patch_size));
         taps.push(grid(&format!("backbone.b{i}")));
@@ -279,7 +285,9 @@ impl Linear {
         let (weight, bias) = (pass.weight(self.weight), pass.weight(self.bias));
         std::array::from_fn(|i| {
             let rows = i * each..(i + 1) * each;
-            let weight = weight.clone().slice([rows.start * inputs..rows.end * inputs]);
+            let weight = weight
+                .clone()
+                .slice([rows.start * inputs..rows.end * inputs]);
             let bias = bias.clone().slice([rows]);
             ops::linear(x.clone(), weight.reshape([each, inputs]), bias)
         })

@@ -75,9 +75,8 @@ impl fmt::Display for LoadReport {
         list(f, "missing from the file", &self.missing)?;
         list(f, "unexpected in the file", &self.unexpected)?;
         let shapes = |all: &[Mismatch]| -> Vec<String> {
-            let shapes = |m: &Mismatch| {
-                format!("{} (model {:?}, file {:?})", m.name, m.expected, m.got)
-            };
+            let shapes =
+                |m: &Mismatch| format!("{} (model {:?}, file {:?})", m.name, m.expected, m.got);
             all.iter().map(shapes).collect()
         };
         list(f, "of another shape", &shapes(&self.mismatched))?;

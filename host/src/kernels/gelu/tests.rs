@@ -60,7 +60,10 @@ fn far_values_are_the_identity_or_nothing() {
     let [y, slope] = ours(&[-1e30, -60.0, 0.0, 60.0, 1e30]);
     assert_eq!(y, [0.0, 0.0, 0.0, 60.0, 1e30]);
     assert_eq!(slope[2..], [0.5, 1.0, 1.0]);
-    assert!(slope[..2].iter().all(|slope| slope.abs() < 1e-6), "{slope:?}");
+    assert!(
+        slope[..2].iter().all(|slope| slope.abs() < 1e-6),
+        "{slope:?}"
+    );
 }
 
 #[test]
@@ -84,7 +87,10 @@ fn slopes_match_finite_differences() {
 fn a_plain_tensor_has_the_same_values() {
     let x = normal("x", 333);
     let plain = gelu(tensor(&x, [333], &Device::flex()));
-    assert_eq!(plain.into_data().try_into_vec::<f32>().unwrap(), ours(&x)[0]);
+    assert_eq!(
+        plain.into_data().try_into_vec::<f32>().unwrap(),
+        ours(&x)[0]
+    );
 }
 
 #[test]

@@ -112,17 +112,34 @@ fn gradients_match_finite_differences() {
     let picks: Vec<usize> = (0..120).step_by(7).collect();
     let channels: Vec<usize> = (0..24).collect();
     let x = slopes(&case.x, &picks, STEP, |x| {
-        objective(&Case { x: x.to_vec(), ..Case::new(5, 24) })
+        objective(&Case {
+            x: x.to_vec(),
+            ..Case::new(5, 24)
+        })
     });
     let gamma = slopes(&case.gamma, &channels, STEP, |gamma| {
-        objective(&Case { gamma: gamma.to_vec(), ..Case::new(5, 24) })
+        objective(&Case {
+            gamma: gamma.to_vec(),
+            ..Case::new(5, 24)
+        })
     });
     let beta = slopes(&case.beta, &channels, STEP, |beta| {
-        objective(&Case { beta: beta.to_vec(), ..Case::new(5, 24) })
+        objective(&Case {
+            beta: beta.to_vec(),
+            ..Case::new(5, 24)
+        })
     });
     let picked: Vec<f32> = picks.iter().map(|&i| dx[i]).collect();
-    for (name, got, want) in [("dx", picked, x), ("dgamma", d_gamma, gamma), ("dbeta", d_beta, beta)] {
-        check(format_args!("{name}"), error(&got, &want), DIFFERENCE_TOLERANCE);
+    for (name, got, want) in [
+        ("dx", picked, x),
+        ("dgamma", d_gamma, gamma),
+        ("dbeta", d_beta, beta),
+    ] {
+        check(
+            format_args!("{name}"),
+            error(&got, &want),
+            DIFFERENCE_TOLERANCE,
+        );
     }
 }
 

@@ -92,7 +92,10 @@ fn the_gradient_matches_finite_differences() {
     let [_, dx] = case.ours();
     let picks: Vec<usize> = (0..63).collect();
     let want = slopes(&case.x, &picks, STEP, |x| {
-        let moved = Case { x: x.to_vec(), ..Case::new(3, 21) };
+        let moved = Case {
+            x: x.to_vec(),
+            ..Case::new(3, 21)
+        };
         dot(&moved.ours()[0], &case.upstream)
     });
     check(format_args!("dx"), error(&dx, &want), 5e-4);

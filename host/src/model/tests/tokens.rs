@@ -30,7 +30,9 @@ fn run(
         let upstream = normal("upstream", y.dims().iter().product());
         let upstream = tensor(&upstream, y.dims(), &Device::flex());
         let gradients = (y.clone() * upstream).sum().backward();
-        let gradients = leaves.iter().map(|leaf| values(leaf.grad(&gradients).unwrap()));
+        let gradients = leaves
+            .iter()
+            .map(|leaf| values(leaf.grad(&gradients).unwrap()));
         std::iter::once(values(y)).chain(gradients).collect()
     })
 }
@@ -40,7 +42,11 @@ fn both_agree(what: &str, shapes: &[Vec<usize>], f: impl Fn(Vec<Tensor<1>>) -> T
     let operations = run(true, shapes, &f);
     assert_eq!(kernels.len(), 1 + shapes.len());
     for (i, (kernels, operations)) in kernels.iter().zip(&operations).enumerate() {
-        check(format_args!("{what} {i}"), error(operations, kernels), TOLERANCE);
+        check(
+            format_args!("{what} {i}"),
+            error(operations, kernels),
+            TOLERANCE,
+        );
     }
 }
 

@@ -26,7 +26,10 @@ fn taps_have_the_sizes_that_are_told() {
         let mut config = vit_config();
         config.vit.image_size = size.to_vec();
         let model = build_classifier(&config, 5);
-        assert_eq!((model.task(), model.num_classes()), (Task::Classification, 5));
+        assert_eq!(
+            (model.task(), model.num_classes()),
+            (Task::Classification, 5)
+        );
         let names = all_taps(model.as_ref());
         assert_eq!(
             names,
@@ -62,7 +65,10 @@ fn attention_is_a_distribution_over_the_tokens() {
     let attention = values(forward.taps["attn.b2"].clone());
     for row in attention.chunks(17) {
         let sum: f32 = row.iter().sum();
-        assert!((sum - 1.0).abs() < 1e-5 && row.iter().all(|a| *a > 0.0), "{row:?}");
+        assert!(
+            (sum - 1.0).abs() < 1e-5 && row.iter().all(|a| *a > 0.0),
+            "{row:?}"
+        );
     }
 }
 
@@ -102,9 +108,17 @@ fn it_starts_as_timms() {
         ("pos_embed", 0.02, 0.1),
         ("cls_token", 1e-6, 0.4),
         // Uniform between -1 and 1 over the root of 48.
-        ("patch_embed.proj.weight", (1.0f64 / 48.0 / 3.0).sqrt(), 0.05),
+        (
+            "patch_embed.proj.weight",
+            (1.0f64 / 48.0 / 3.0).sqrt(),
+            0.05,
+        ),
     ] {
-        assert!((spread(name) / std - 1.0).abs() < tolerance, "{name}: {}", spread(name));
+        assert!(
+            (spread(name) / std - 1.0).abs() < tolerance,
+            "{name}: {}",
+            spread(name)
+        );
     }
     for spec in model.specs() {
         let data = &state.entries[&spec.name].data;
@@ -248,8 +262,12 @@ fn the_form_for_other_devices_agrees() {
             let forward = model.forward(&leaves, images([32, 32]), &request);
             let logits = forward.class_logits().unwrap().clone();
             let gradients = logits.clone().square().sum().backward();
-            let all = leaves.iter().map(|leaf| values(leaf.grad(&gradients).unwrap()));
-            std::iter::once(values(logits.inner())).chain(all).collect::<Vec<_>>()
+            let all = leaves
+                .iter()
+                .map(|leaf| values(leaf.grad(&gradients).unwrap()));
+            std::iter::once(values(logits.inner()))
+                .chain(all)
+                .collect::<Vec<_>>()
         })
     };
     for (i, (ours, theirs)) in run(false).iter().zip(run(true)).enumerate() {

@@ -102,7 +102,9 @@ impl Golden {
 fn all_taps_are_timms() {
     for golden in goldens() {
         let request = request(false, &all_taps(golden.model.as_ref()), false);
-        let forward = golden.model.forward(&golden.weights, golden.image(), &request);
+        let forward = golden
+            .model
+            .forward(&golden.weights, golden.image(), &request);
         let reference = below(&golden.file, "tap");
         // All but `image`.
         assert_eq!(reference.entries.len() + 1, golden.model.taps().len());
@@ -113,7 +115,10 @@ fn all_taps_are_timms() {
             check(what, error(&values(tap.clone()), &want.data), TOLERANCE);
         }
         let logits = forward.class_logits().unwrap();
-        assert_eq!(values(logits.clone()), values(forward.taps["logits"].clone()));
+        assert_eq!(
+            values(logits.clone()),
+            values(forward.taps["logits"].clone())
+        );
         assert!(forward.batch_stats.is_empty() && forward.pyramid.is_empty());
     }
 }
@@ -158,7 +163,10 @@ fn a_gradient_at_a_tap_is_added_to_that_of_the_loss() {
     let mut reference = below(&golden.file, "grad");
     for (name, more) in below(&below(&golden.file, "injected"), "attn.b2").entries {
         let sum = reference.entries.get_mut(&name).unwrap();
-        sum.data.iter_mut().zip(more.data).for_each(|(a, b)| *a += b);
+        sum.data
+            .iter_mut()
+            .zip(more.data)
+            .for_each(|(a, b)| *a += b);
     }
     golden.compare_gradients("both", &["attn.b2"], &reference, |forward| {
         let logits = forward.class_logits().unwrap().clone();
@@ -185,10 +193,12 @@ fn names_and_shapes_are_timms() {
             image_size: vec![224, 224],
         };
         let model = build_classifier(&config, 200);
-        // In timm's order too.
         let got = model.specs().iter().map(|spec| {
             let extents: Vec<String> = spec.shape.iter().map(ToString::to_string).collect();
-            (spec.name.clone(), serde_json::Value::from(extents.join("x")))
+            (
+                spec.name.clone(),
+                serde_json::Value::from(extents.join("x")),
+            )
         });
         let got: serde_json::Map<String, serde_json::Value> = got.collect();
         assert_eq!(&got, keys[name].as_object().unwrap(), "{name}");
@@ -219,9 +229,19 @@ fn positions_of_another_grid_are_resized_as_torch_does() {
         let [resized] = &report.resized[..] else {
             panic!("{report}");
         };
-        assert_eq!((&resized.name[..], &resized.got), ("pos_embed", &embedding.shape));
-        assert!(report.to_string().contains("1 resized to the model's grid: pos_embed"));
-        assert!(report.strict().is_err(), "a size has to fit where all has to");
+        assert_eq!(
+            (&resized.name[..], &resized.got),
+            ("pos_embed", &embedding.shape)
+        );
+        assert!(
+            report
+                .to_string()
+                .contains("1 resized to the model's grid: pos_embed")
+        );
+        assert!(
+            report.strict().is_err(),
+            "a size has to fit where all has to"
+        );
         count += 1;
     }
     assert_eq!(count, 4);

@@ -35,11 +35,13 @@ impl Block {
         let name = |part: &str| format!("blocks.{index}.{part}");
         // In forward order, as weights are passed.
         let norm1 = LayerNorm::new(builder, &name("norm1"), dim);
-        let mut linear = |part: &str, shape| Linear::new(builder, &name(part), shape, Part::Backbone);
+        let mut linear =
+            |part: &str, shape| Linear::new(builder, &name(part), shape, Part::Backbone);
         let qkv = linear("attn.qkv", [3 * dim, dim]);
         let proj = linear("attn.proj", [dim, dim]);
         let norm2 = LayerNorm::new(builder, &name("norm2"), dim);
-        let mut linear = |part: &str, shape| Linear::new(builder, &name(part), shape, Part::Backbone);
+        let mut linear =
+            |part: &str, shape| Linear::new(builder, &name(part), shape, Part::Backbone);
         Block {
             number: index + 1,
             heads,

@@ -51,5 +51,7 @@ fn own_grid(file: &StateDict, cells: usize) -> Option<[usize; 2]> {
     });
     let side = cells.isqrt();
     let known = named.into_iter().chain([[side, side]]);
-    known.into_iter().find(|grid| cells > 0 && grid[0] * grid[1] == cells)
+    known
+        .into_iter()
+        .find(|grid| cells > 0 && grid[0] * grid[1] == cells)
 }
