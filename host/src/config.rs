@@ -33,7 +33,8 @@ mod stage;
 mod validate;
 
 pub use self::datasets::{
-    CityscapesConfig, CocoConfig, SegFolderConfig, ShapesConfig, VocConfig, VocSegConfig,
+    CityscapesConfig, ClassFolderConfig, CocoConfig, SegFolderConfig, ShapesConfig, VocConfig,
+    VocSegConfig,
 };
 pub use self::distill::{
     DistillConfig, Execution, GatePolicy, MethodConfig, MethodEntry, PretrainSource,
@@ -134,9 +135,11 @@ impl Task {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// `shapes` (either task), `coco`, `voc` (detection), `seg_folder`, `voc_seg` or `cityscapes`
-    /// (segmentation).
-    #[schemars(extend("enum" = ["shapes", "coco", "voc", "seg_folder", "voc_seg", "cityscapes"]))]
+    /// `shapes` (every task), `coco`, `voc` (detection), `seg_folder`, `voc_seg`, `cityscapes`
+    /// (segmentation) or `class_folder` (classification).
+    #[schemars(extend("enum" = [
+        "shapes", "coco", "voc", "seg_folder", "voc_seg", "cityscapes", "class_folder"
+    ]))]
     pub dataset: String,
     /// Images per optimizer micro-batch.
     #[schemars(range(min = 1))]
@@ -146,7 +149,7 @@ pub struct DataConfig {
     /// What a broken image or annotation does: `error` or `skip` (counted and reported).
     pub on_error: OnError,
     /// Training of a detector leaves out images without any object; false: they count as pure
-    /// background. Segmentation trains on all images.
+    /// background. The other tasks train on all images.
     pub filter_empty: bool,
     /// Resize, crop, flip, normalise.
     pub transform: TransformConfig,
@@ -162,6 +165,8 @@ pub struct DataConfig {
     pub voc_seg: VocSegConfig,
     /// For `dataset = "cityscapes"`.
     pub cityscapes: CityscapesConfig,
+    /// For `dataset = "class_folder"`.
+    pub class_folder: ClassFolderConfig,
 }
 
 /// What a broken image or annotation does.
@@ -180,17 +185,23 @@ pub enum OnError {
 #[serde(deny_unknown_fields)]
 pub struct TransformConfig {
     /// `fixed`: to `size` exactly. `keep_ratio`: shorter side to `short_side`, longer at most
-    /// `long_side`. `none`: images keep their size.
+    /// `long_side`. `center_crop`, of classification: shorter side to `short_side`, then `size` out of the
+    /// middle. `none`: images keep their size, times `own_scale`. Every resize is Pillow's `BILINEAR`
+    /// of 8-bit pixels: antialiased where it shrinks.
     pub resize: ResizeMode,
-    /// `[height, width]` for `fixed`.
+    /// `[height, width]` for `fixed` and `center_crop`.
     #[schemars(inner(range(min = 32)))]
     pub size: [usize; 2],
-    /// Pixels, for `keep_ratio`.
+    /// Pixels, for `keep_ratio` and `center_crop`; of the latter at least either extent of `size`.
     #[schemars(range(min = 32))]
     pub short_side: usize,
     /// Pixels, for `keep_ratio`.
     #[schemars(range(min = 32))]
     pub long_side: usize,
+    /// For `none`: images are resized to so many times their own size, to the nearest pixel; 1: not at
+    /// all.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub own_scale: f64,
     /// Training of segmentation multiplies the size that an image is resized to by a factor drawn from
     /// `[lowest, highest]`; `[1.0, 1.0]`: as it is.
     #[schemars(extend("items" = {"type": "number", "exclusiveMinimum": 0}))]
@@ -200,6 +211,14 @@ pub struct TransformConfig {
     /// and `scale_range` scales.
     #[schemars(inner(range(min = 32)))]
     pub crop_size: Vec<usize>,
+    /// Training of classification takes a part of the image of a random share of its area, from
+    /// `[smallest, largest]`, and a random shape, and resizes it to `size`, as torchvision's
+    /// `RandomResizedCrop` (its default: `[0.08, 1.0]`); `[1.0, 1.0]`: as evaluation does.
+    #[schemars(extend("items" = {"type": "number", "exclusiveMinimum": 0, "maximum": 1}))]
+    pub area_range: [f64; 2],
+    /// Width over height of that part, drawn from `[lowest, highest]`, uniform in the logarithm.
+    #[schemars(extend("items" = {"type": "number", "exclusiveMinimum": 0}))]
+    pub aspect_range: [f64; 2],
     /// Probability of a horizontal flip in training.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub flip_prob: f64,
@@ -218,6 +237,8 @@ pub enum ResizeMode {
     Fixed,
     /// Shorter side to a length, longer side bounded.
     KeepRatio,
+    /// Shorter side to a length, then a part of one size out of the middle.
+    CenterCrop,
     /// Not at all.
     None,
 }
@@ -414,9 +435,15 @@ pub struct TeacherConfig {
     /// As `data.transform.std`, for images that this teacher sees; empty: the student's.
     #[schemars(extend("items" = {"type": "number", "exclusiveMinimum": 0}))]
     pub std: Vec<f32>,
-    /// `[height, width]` to which images are brought for this teacher; empty: as for the student.
+    /// `[height, width]` of the images of this teacher, where `data.transform.resize` is `fixed` or
+    /// `center_crop`; empty: as for the student, or as `input_scale` says. They are made from the pictures
+    /// themselves and not from the student's images, and show the same part of them, mirrored alike.
     #[schemars(inner(range(min = 32)))]
     pub input_size: Vec<usize>,
+    /// Sides of the images of this teacher over those of the student's, whatever the resizing; extents are
+    /// rounded to the nearest pixel. 0: as for the student, or as `input_size` says.
+    #[schemars(range(min = 0.0))]
+    pub input_scale: f64,
 }
 
 impl TeacherConfig {

@@ -2,14 +2,14 @@
 //! images that the configuration makes.
 
 use super::layers::Origins;
-use super::{Config, ModelConfig, ResizeMode, Task, TransformConfig};
+use super::{Config, ModelConfig, ResizeMode, Task, TeacherConfig, TransformConfig};
 
 impl Config {
     /// Builds every vision transformer for the images that this configuration gives it, where they have
     /// one size: for settings that were derived from checked ones.
     pub(crate) fn fit_image_sizes(&mut self) {
         for at in models(self) {
-            if let Some((size, _)) = given(self, &at) {
+            if let Some(size) = given(self, &at) {
                 model(self, &at).vit.image_size = size.to_vec();
             }
         }
@@ -22,9 +22,10 @@ pub(super) fn fill_in(config: &mut Config, origins: &mut Origins) {
         if !model(config, &at).vit.image_size.is_empty() {
             continue;
         }
-        let Some((size, key)) = given(config, &at) else {
+        let Some(size) = given(config, &at) else {
             continue;
         };
+        let key = source(config, &at);
         model(config, &at).vit.image_size = size.to_vec();
         let path = at.path().into_iter().chain(["vit", "image_size"]);
         if let Some(origin) = origins.of(&key).cloned() {
@@ -38,12 +39,24 @@ pub(super) fn is_vit(model: &ModelConfig, task: Task) -> bool {
     task == Task::Classification && model.classifier == "vit"
 }
 
-/// The size of all images that `transform` makes, if there is one.
-pub(super) fn one_size(transform: &TransformConfig) -> Option<[usize; 2]> {
-    match transform.resize {
-        ResizeMode::Fixed => Some(transform.size),
-        ResizeMode::KeepRatio | ResizeMode::None => None,
-    }
+/// `[height, width]` of all images that `transform` makes for the student or for `teacher`, if they have
+/// one size.
+pub(super) fn of_images(
+    transform: &TransformConfig,
+    teacher: Option<&TeacherConfig>,
+) -> Option<[usize; 2]> {
+    let size = match transform.resize {
+        ResizeMode::Fixed | ResizeMode::CenterCrop => transform.size,
+        ResizeMode::KeepRatio | ResizeMode::None => return None,
+    };
+    let Some(teacher) = teacher else {
+        return Some(size);
+    };
+    Some(match (&teacher.input_size[..], teacher.input_scale) {
+        (&[height, width], _) => [height, width],
+        (_, 0.0) => size,
+        (_, scale) => size.map(|extent| ((extent as f64 * scale).round() as usize).max(1)),
+    })
 }
 
 /// Whose model it is.
@@ -85,24 +98,35 @@ fn model<'c>(config: &'c mut Config, at: &At) -> &'c mut ModelConfig {
     }
 }
 
-/// The size of the images that a model is given, and the key that says so.
-fn given(config: &Config, at: &At) -> Option<([usize; 2], Vec<String>)> {
-    let own = match at {
+/// Whose images it is given.
+fn teacher<'c>(config: &'c Config, at: &At) -> Option<&'c TeacherConfig> {
+    match at {
         At::Student => None,
         At::Teacher => Some(&config.teacher),
         At::Named(name) => config.teachers.get(name),
-    };
-    let own = own.map(|teacher| teacher.input_size.as_slice());
-    let (size, key) = match own {
-        Some(&[height, width]) => {
-            let mut key = at.path();
-            *key.last_mut().expect("a path has keys") = "input_size";
-            ([height, width], key)
+    }
+}
+
+/// The size of the images that a model is given.
+fn given(config: &Config, at: &At) -> Option<[usize; 2]> {
+    of_images(&config.data.transform, teacher(config, at))
+}
+
+/// The key that says so.
+fn source(config: &Config, at: &At) -> Vec<String> {
+    let own = teacher(config, at).and_then(|teacher| {
+        if teacher.input_scale != 0.0 {
+            return Some("input_scale");
         }
-        _ => (
-            one_size(&config.data.transform)?,
-            vec!["data", "transform", "size"],
-        ),
+        (!teacher.input_size.is_empty()).then_some("input_size")
+    });
+    let key = match own {
+        Some(own) => {
+            let mut key = at.path();
+            *key.last_mut().expect("a path has keys") = own;
+            key
+        }
+        None => vec!["data", "transform", "size"],
     };
-    Some((size, key.into_iter().map(str::to_owned).collect()))
+    key.into_iter().map(str::to_owned).collect()
 }

@@ -7,7 +7,10 @@ use serde_json::Value as Json;
 
 use super::error::ProblemKind;
 use super::schema::Finding;
-use super::{Config, ModelConfig, ScheduleKind, Task, TrainConfig, TransformConfig, image_size};
+use super::{
+    Config, ModelConfig, ResizeMode, ScheduleKind, Task, TeacherConfig, TrainConfig,
+    TransformConfig, image_size,
+};
 use crate::device::ComputeDevice;
 
 mod methods;
@@ -20,7 +23,7 @@ pub(super) fn rules(config: &Config, single: &Json) -> Vec<Finding> {
     dataset(config, &mut rules);
     transform(&config.data.transform, config.task, &mut rules);
     model("student", &config.student, config, false, &mut rules);
-    vit("student", &config.student, config, &[], &mut rules);
+    vit("student", &config.student, config, None, &mut rules);
     teachers::rules(config, &mut rules);
     train(&config.train, &mut rules);
     methods::rules(&config.distill, single, &mut rules);
@@ -85,6 +88,10 @@ fn dataset(config: &Config, rules: &mut Rules) {
         ],
         "voc_seg" => &[("data.voc_seg.root", &data.voc_seg.root)],
         "cityscapes" => &[("data.cityscapes.root", &data.cityscapes.root)],
+        "class_folder" => &[
+            ("data.class_folder.train", &data.class_folder.train),
+            ("data.class_folder.val", &data.class_folder.val),
+        ],
         _ => &[],
     };
     for (key, path) in needed {
@@ -98,6 +105,7 @@ fn dataset(config: &Config, rules: &mut Rules) {
     let tasks: &[Task] = match data.dataset.as_str() {
         "coco" | "voc" => &[Task::Detection],
         "seg_folder" | "voc_seg" | "cityscapes" => &[Task::Segmentation],
+        "class_folder" => &[Task::Classification],
         _ => &[Task::Detection, Task::Segmentation, Task::Classification],
     };
     rules.require(tasks.contains(&config.task), "data.dataset", || {
@@ -115,6 +123,8 @@ fn dataset(config: &Config, rules: &mut Rules) {
     class_names("data.voc.classes", &data.voc.classes, rules);
     class_names("data.voc_seg.classes", &data.voc_seg.classes, rules);
     class_names("data.seg_folder.classes", &data.seg_folder.classes, rules);
+    let folders = &data.class_folder.classes;
+    class_names("data.class_folder.classes", folders, rules);
     let named = data.dataset != "seg_folder" || !data.seg_folder.classes.is_empty();
     rules.require(named, "data.seg_folder.classes", || {
         "`data.dataset = \"seg_folder\"` needs the names of its classes, in the order of their values"
@@ -157,21 +167,62 @@ fn transform(transform: &TransformConfig, task: Task, rules: &mut Rules) {
             )
         },
     );
-    let detection = task == Task::Detection;
-    let why = "boxes are neither scaled at random nor cropped; it is for `task = \"segmentation\"`";
+    let cropped = task == Task::Segmentation;
+    let why =
+        "only segmentation scales at random and crops so; it is for `task = \"segmentation\"`";
     rules.require(
-        !detection || [low, high] == [1.0, 1.0],
+        cropped || [low, high] == [1.0, 1.0],
         "data.transform.scale_range",
         || format!("{why}: leave it `[1.0, 1.0]`"),
     );
     rules.require(
-        !detection || crop.is_empty(),
+        cropped || crop.is_empty(),
         "data.transform.crop_size",
         || format!("{why}: leave it `[]`"),
     );
+    of_classification(transform, task, rules);
     let (short, long) = (transform.short_side, transform.long_side);
     rules.require(short <= long, "data.transform.long_side", || {
         format!("must be at least `data.transform.short_side` ({short}), got {long}")
+    });
+}
+
+/// What images of one class each are prepared with.
+fn of_classification(transform: &TransformConfig, task: Task, rules: &mut Rules) {
+    let classification = task == Task::Classification;
+    for (key, [low, high]) in [
+        ("data.transform.area_range", transform.area_range),
+        ("data.transform.aspect_range", transform.aspect_range),
+    ] {
+        rules.require(low <= high, key, || {
+            format!("expected `[lowest, highest]`, got [{low}, {high}]")
+        });
+    }
+    let random = transform.area_range != [1.0, 1.0];
+    let key = "data.transform.area_range";
+    rules.require(classification || !random, key, || {
+        "a random part of an image may miss what is annotated; it is for `task = \"classification\"`: \
+         leave it `[1.0, 1.0]`"
+            .to_owned()
+    });
+    let centred = transform.resize == ResizeMode::CenterCrop;
+    let one_size = centred || transform.resize == ResizeMode::Fixed;
+    rules.require(one_size || !random, key, || {
+        "needs images of one size: `data.transform.resize` \"fixed\" or \"center_crop\"; else leave it \
+         `[1.0, 1.0]`"
+            .to_owned()
+    });
+    rules.require(classification || !centred, "data.transform.resize", || {
+        "\"center_crop\" cuts off what is annotated; it is for `task = \"classification\"`"
+            .to_owned()
+    });
+    let (size, short_side) = (transform.size, transform.short_side);
+    let fits = size.iter().all(|extent| *extent <= short_side);
+    rules.require(!centred || fits, "data.transform.size", || {
+        format!(
+            "\"center_crop\" takes it out of images whose shorter side is `data.transform.short_side` \
+             ({short_side}), got {size:?}"
+        )
     });
 }
 
@@ -212,8 +263,14 @@ fn model(at: &str, model: &ModelConfig, config: &Config, has_checkpoint: bool, r
     });
 }
 
-/// Rules of a vision transformer; `own` is the size of the images of this model alone, if it has one.
-fn vit(at: &str, model: &ModelConfig, config: &Config, own: &[usize], rules: &mut Rules) {
+/// Rules of a vision transformer, which is the student's or that of `teacher`.
+fn vit(
+    at: &str,
+    model: &ModelConfig,
+    config: &Config,
+    teacher: Option<&TeacherConfig>,
+    rules: &mut Rules,
+) {
     if !image_size::is_vit(model, config.task) {
         return;
     }
@@ -235,11 +292,9 @@ fn vit(at: &str, model: &ModelConfig, config: &Config, own: &[usize], rules: &mu
             "expected `[height, width]`, each at least `{at}.vit.patch_size` ({patch}), got {size:?}"
         )
     });
-    let images = match own {
-        [] => image_size::one_size(&config.data.transform).map(|size| size.to_vec()),
-        own => Some(own.to_vec()),
+    let Some(images) = image_size::of_images(&config.data.transform, teacher) else {
+        return;
     };
-    let Some(images) = images else { return };
     rules.require(*size == images, &key, || {
         format!(
             "the images of this model have the size {images:?}, got {size:?}; leave it `[]` to take \

@@ -340,10 +340,9 @@ pub(super) fn bind_untrained(
         teachers.insert(name, built);
     }
     let models = teachers.iter().map(|(name, built)| {
-        let own_size = teacher::own_size(configured(config, name), &config.data.transform);
         let model = TeacherModel {
             model: built.as_ref(),
-            has_own_size: own_size.is_some(),
+            has_own_size: teacher::has_own_size(configured(config, name), &config.data.transform),
         };
         (name.clone(), model)
     });

@@ -294,7 +294,9 @@ fn architecture(model: &ModelConfig, config: &Config) -> String {
 pub(super) fn images(config: &Config) -> String {
     let transform = &config.data.transform;
     match transform.resize {
-        ResizeMode::Fixed => format!("{}x{}", transform.size[0], transform.size[1]),
+        ResizeMode::Fixed | ResizeMode::CenterCrop => {
+            format!("{}x{}", transform.size[0], transform.size[1])
+        }
         ResizeMode::KeepRatio => format!("short side {}", transform.short_side),
         ResizeMode::None => "own size".to_owned(),
     }

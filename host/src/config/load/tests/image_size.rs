@@ -11,13 +11,13 @@ data.transform.size = [96, 56]
 
 #[test]
 fn a_size_that_is_left_out_is_that_of_the_images() {
-    let text = format!("{VIT}[teachers.second]\ninput_size = [112, 64]\n");
+    let text = format!("{VIT}[teachers.second]\ninput_size = []\ninput_scale = 1.5\n");
     let resolved = ok(&[("x.toml", &text)], &["teacher.input_size=[224, 224]"]);
     let config = &resolved.config;
     assert_eq!(config.student.vit.image_size, [96, 56]);
     assert_eq!(config.teacher.model.vit.image_size, [224, 224]);
     let second = &config.teachers["second"].model;
-    assert_eq!(second.vit.image_size, [112, 64]);
+    assert_eq!(second.vit.image_size, [144, 84]);
     // Who set it is who set the size of the images.
     let origin = |path: &str| {
         let path: Vec<String> = path.split('.').map(str::to_owned).collect();
@@ -82,6 +82,16 @@ fn what_cannot_be_is_refused_at_its_key() {
         let text = message(&[("x.toml", VIT)], &[set]);
         assert!(text.contains(key) && text.contains(words), "{set}: {text}");
     }
+}
+
+#[test]
+fn a_part_out_of_the_middle_has_one_size() {
+    let set = [
+        "data.transform.resize=\"center_crop\"",
+        "data.transform.short_side=110",
+    ];
+    let config = ok(&[("x.toml", VIT)], &set).config;
+    assert_eq!(config.student.vit.image_size, [96, 56]);
 }
 
 /// Images that have no size in common are taken at the given one.
