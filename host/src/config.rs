@@ -20,6 +20,7 @@ use crate::device::ComputeDevice;
 mod datasets;
 mod distill;
 mod error;
+mod image_size;
 mod inherit;
 mod layers;
 mod load;

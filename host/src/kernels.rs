@@ -18,8 +18,10 @@ pub(crate) mod cross_entropy;
 pub mod enlarge;
 mod flex;
 pub mod focal;
+pub mod gelu;
 mod gemm;
 pub mod group_norm;
+pub mod layer_norm;
 pub mod maps;
 pub mod norm;
 pub mod pool;
@@ -27,6 +29,7 @@ pub mod resample;
 pub mod residual;
 mod scratch;
 pub mod simd;
+pub mod softmax;
 pub(crate) mod standardize;
 #[cfg(test)]
 pub(crate) mod testing;

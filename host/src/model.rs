@@ -23,6 +23,7 @@ mod resnet;
 mod retinanet;
 mod tap_table;
 mod validate;
+mod vit;
 pub mod weights;
 
 #[cfg(test)]
@@ -76,6 +77,14 @@ pub enum ParamKind {
     NormWeight,
     /// Shift of a normalisation layer.
     NormBias,
+    /// A token that is learned: it never decays, as timm's `no_weight_decay` says.
+    Token,
+    /// Embedding of the positions of a class token and of the cells of a grid, row-major, `[1, 1 + hw, D]`:
+    /// it never decays either, and weights of another grid are resized to it.
+    Positions {
+        /// `[h, w]`.
+        grid: [usize; 2],
+    },
     /// Running mean: a buffer.
     RunningMean,
     /// Running variance: a buffer.

@@ -240,6 +240,7 @@ fn staged(job: &StagedJob<'_>, rows: &mut Vec<Row>) -> Result<PathBuf, EngineErr
         let mut small = plain(config);
         if let Some(of_last) = of_last {
             small.data.transform = of_last.data.transform.clone();
+            small.fit_image_sizes();
         }
         let full = plain(config);
         let same = small == full;

@@ -305,7 +305,8 @@ impl Builder {
         }
     }
 
-    fn push(&mut self, spec: ParamSpec) -> usize {
+    /// A parameter of any other kind; gives its index.
+    pub(super) fn push(&mut self, spec: ParamSpec) -> usize {
         self.specs.push(spec);
         self.specs.len() - 1
     }

@@ -7,6 +7,10 @@
 //! and are brought to the maps' numbers here, so that their gradients are f32 again; normalisation
 //! computes in f32.
 
+mod tokens;
+
+pub use tokens::{gelu, layer_norm, linear, softmax};
+
 use burn::tensor::module;
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions, MaxPoolOptions};
 use burn::tensor::{DType, FloatDType, Tensor, TensorData, activation};
@@ -50,7 +54,7 @@ pub fn in_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 }
 
 /// A tensor of this type already is left alone: it keeps its place on the tape.
-fn as_type<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
+pub(super) fn as_type<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
     if x.dtype() == dtype {
         x
     } else {

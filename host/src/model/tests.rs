@@ -10,6 +10,9 @@ mod pyramid_scale;
 mod segmenter_golden;
 mod segmenters;
 mod threads;
+mod tokens;
+mod vit;
+mod vit_golden;
 
 use std::path::{Path, PathBuf};
 
@@ -134,6 +137,18 @@ pub(super) fn golden_detector(file: &str) -> Box<dyn Detector> {
         other => panic!("no golden network `{other}`"),
     };
     Box::new(RetinaNet::new(&config, variant, classes).unwrap())
+}
+
+/// A small vision transformer.
+pub(super) fn vit_config() -> ModelConfig {
+    ModelConfig {
+        classifier: "vit".into(),
+        ..small_config()
+    }
+}
+
+pub(super) fn build_classifier(config: &ModelConfig, num_classes: usize) -> Box<dyn Model> {
+    crate::model::build(config, Task::Classification, num_classes).unwrap()
 }
 
 pub(super) fn golden_path(name: &str) -> PathBuf {

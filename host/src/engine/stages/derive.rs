@@ -95,6 +95,7 @@ pub(super) fn config(from: &From<'_>, stage: &Stage, index: u32) -> Result<Confi
         index,
         phases: phases.map(value).collect(),
     };
+    config.fit_image_sizes();
     Ok(config)
 }
 
@@ -115,6 +116,7 @@ pub(super) fn plain(from: &From<'_>, stage: &Stage, of_stage: &Config, epochs: u
     config.train.epochs = epochs;
     let (architecture, _) = student(from, stage).expect("the stage was derived from it");
     config.student.weights = architecture.weights;
+    config.fit_image_sizes();
     config
 }
 
