@@ -20,6 +20,7 @@ pub mod ops;
 mod pass;
 mod resnet;
 mod retinanet;
+mod stem;
 mod tap_table;
 mod validate;
 pub mod weights;

@@ -8,6 +8,7 @@ mod group_norm;
 mod loading;
 mod segmenter_golden;
 mod segmenters;
+mod stem;
 mod threads;
 
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::fcos::Fcos;
 use super::resnet::{BlockKind, Variant};
 use super::retinanet::RetinaNet;
-use super::{Detector, ForwardRequest, Model};
+use super::{Detector, ForwardRequest, Model, ParamKind};
 use crate::config::{BoxLoss, DeeplabConfig, FcosConfig, ModelConfig, NormKind, Task, VitConfig};
 use crate::detection::HeadOutput;
 use crate::state::{Array, StateDict};
