@@ -21,6 +21,7 @@ mod pass;
 mod pyramid_scale;
 mod resnet;
 mod retinanet;
+mod stem;
 mod tap_table;
 mod validate;
 mod vit;

@@ -75,18 +75,72 @@ impl ConvNorm {
         residual: Option<&Maps>,
         activation: Activation,
     ) -> Maps {
-        let (gamma, beta) = (pass.weight(self.norm.gamma), pass.weight(self.norm.beta));
-        if pass.training() && self.norm.kind == NormKind::Batch {
+        if self.uses_batch_statistics(pass) {
             let y = self.conv.forward(pass, x, false);
-            let normalized = ops::batch_norm_train(&y, gamma, beta, residual, activation);
-            pass.record(BatchStats {
-                mean_index: self.norm.mean,
-                var_index: self.norm.var,
-                mean: normalized.mean,
-                var: normalized.var,
-            });
-            return normalized.output;
+            return self.normalise(pass, &y, residual, activation);
         }
+        self.forward_folded(pass, x, residual, activation)
+    }
+
+    /// [`Self::forward`] without a residual, which offers what the convolution alone gives as the tap
+    /// `raw`; `None` if the pass stopped there.
+    ///
+    /// Where the normalisation is folded into the convolution, that map exists nowhere: a second
+    /// convolution makes it for those who ask, so that asking changes no bit of anything else.
+    pub(super) fn forward_offering(
+        &self,
+        raw: &str,
+        pass: &mut Pass<'_>,
+        x: &Maps,
+        activation: Activation,
+    ) -> Option<Maps> {
+        let normalised_by_batch = self.uses_batch_statistics(pass);
+        if normalised_by_batch || pass.wants(raw) {
+            let y = self.conv.forward(pass, x, false);
+            pass.offer(raw, || y.nchw(0));
+            if pass.done() {
+                return None;
+            }
+            if normalised_by_batch {
+                return Some(self.normalise(pass, &y, None, activation));
+            }
+        }
+        Some(self.forward_folded(pass, x, None, activation))
+    }
+
+    /// Whether the batch's own statistics normalise, and not the running ones.
+    fn uses_batch_statistics(&self, pass: &Pass<'_>) -> bool {
+        pass.training() && self.norm.kind == NormKind::Batch
+    }
+
+    /// What follows the convolution's `y` where the batch's statistics normalise.
+    fn normalise(
+        &self,
+        pass: &mut Pass<'_>,
+        y: &Maps,
+        residual: Option<&Maps>,
+        activation: Activation,
+    ) -> Maps {
+        let (gamma, beta) = (pass.weight(self.norm.gamma), pass.weight(self.norm.beta));
+        let normalized = ops::batch_norm_train(y, gamma, beta, residual, activation);
+        pass.record(BatchStats {
+            mean_index: self.norm.mean,
+            var_index: self.norm.var,
+            mean: normalized.mean,
+            var: normalized.var,
+        });
+        normalized.output
+    }
+
+    /// Where running statistics normalise.
+    fn forward_folded(
+        &self,
+        pass: &Pass<'_>,
+        x: &Maps,
+        residual: Option<&Maps>,
+        activation: Activation,
+    ) -> Maps {
+        let (gamma, beta) = (pass.weight(self.norm.gamma), pass.weight(self.norm.beta));
         let (mean, var) = (pass.weight(self.norm.mean), pass.weight(self.norm.var));
         let (scale, shift) = ops::fold_norm(gamma, beta, mean, var);
         let [out, ..] = self.conv.shape;

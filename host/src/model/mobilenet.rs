@@ -11,6 +11,7 @@ use super::backbone::Placement;
 use super::layers::{Builder, ConvNorm, ConvShape, Place};
 use super::ops::Activation;
 use super::pass::Pass;
+use super::stem::Stem;
 use super::{Init, Part, TapSpec};
 use crate::config::NormKind;
 use crate::maps::Maps;
@@ -77,24 +78,20 @@ pub(super) fn channels(width: f64) -> [usize; 4] {
     [24, 32, 96, 320].map(|channels| scaled(channels, width))
 }
 
-/// `image` (the network's input), `stem` (the first convolution, after its ReLU6) and
-/// `backbone.c2..c5`: the last blocks of 24, 32, 96 and 320 channels, times the width.
+/// `image` (the network's input), `stem.conv` (the first convolution alone), `stem` (after its ReLU6)
+/// and `backbone.c2..c5`: the last blocks of 24, 32, 96 and 320 channels, times the width.
 pub(super) fn taps(width: f64, placement: Placement) -> Vec<TapSpec> {
-    let tap = |name: String, channels, stride| TapSpec {
-        name,
-        channels,
-        stride,
-    };
-    let mut taps = vec![
-        tap("image".into(), 3, 1),
-        tap("stem".into(), scaled(STEM, width), 2),
-    ];
+    let mut taps = Stem::taps(scaled(STEM, width));
     for (stage, (channels, stride)) in channels(width)
         .into_iter()
         .zip(placement.strides())
         .enumerate()
     {
-        taps.push(tap(format!("backbone.c{}", stage + 2), channels, stride));
+        taps.push(TapSpec {
+            name: format!("backbone.c{}", stage + 2),
+            channels,
+            stride,
+        });
     }
     taps
 }
@@ -128,7 +125,7 @@ impl Block {
 /// Stem and 17 blocks.
 #[derive(Clone, Debug)]
 pub(super) struct MobileNetV2 {
-    stem: ConvNorm,
+    stem: Stem,
     blocks: Vec<Block>,
 }
 
@@ -142,7 +139,6 @@ impl MobileNetV2 {
         norm: NormKind,
         trainable_layers: usize,
     ) -> Self {
-        let prefix = placement.prefix;
         let place = |stage: usize| Place {
             part: Part::Backbone,
             init: Init::KaimingNormalFanOut,
@@ -150,14 +146,17 @@ impl MobileNetV2 {
             trainable: trainable_layers >= 5 - stage,
         };
         let mut inputs = scaled(STEM, width);
-        let stem = builder.conv_norm(
-            [&format!("{prefix}.0.0"), &format!("{prefix}.0.1")],
-            ConvShape {
-                stride: 2,
-                ..ConvShape::new(3, inputs, 3)
-            },
-            place(0),
-        );
+        let stem = Stem {
+            layer: builder.conv_norm(
+                [&placement.name("0.0"), &placement.name("0.1")],
+                ConvShape {
+                    stride: 2,
+                    ..ConvShape::new(3, inputs, 3)
+                },
+                place(0),
+            ),
+            activation: Activation::Relu6,
+        };
         let mut blocks = Vec::new();
         let (mut stride_so_far, mut dilation) = (2, 1);
         for row in ROWS {
@@ -172,7 +171,7 @@ impl MobileNetV2 {
             }
             for block in 0..row.blocks {
                 let first = block == 0;
-                let name = format!("{prefix}.{}.conv", blocks.len() + 1);
+                let name = placement.name(&format!("{}.conv", blocks.len() + 1));
                 let mut add = |conv: &str, norm: &str, shape| {
                     let names = [conv, norm].map(|part| format!("{name}.{part}"));
                     builder.conv_norm([&names[0], &names[1]], shape, place)
@@ -212,16 +211,7 @@ impl MobileNetV2 {
 
     /// `[N, 3, H, W]` to `c5`; `None` if the pass stopped before.
     pub(super) fn forward(&self, pass: &mut Pass<'_>, images: Tensor<4>) -> Option<Maps> {
-        pass.offer("image", || images.clone());
-        if pass.done() {
-            return None;
-        }
-        let images = Maps::from_nchw(images);
-        let mut x = self.stem.forward(pass, &images, None, Activation::Relu6);
-        pass.offer("stem", || x.nchw(0));
-        if pass.done() {
-            return None;
-        }
+        let mut x = self.stem.forward(pass, images)?;
         for block in &self.blocks {
             x = block.forward(pass, &x);
             if let Some(tap) = block.tap {

@@ -259,6 +259,7 @@ fn a_stopped_pass_computes_only_what_its_taps_need() {
     // Statistics are recorded by every normalisation that runs: 1 in the stem, then per stage.
     for (tap, expected) in [
         ("image", 0),
+        ("stem.conv", 0),
         ("stem", 1),
         ("backbone.c2", 3),
         ("backbone.c3", 8),
