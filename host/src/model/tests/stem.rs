@@ -141,7 +141,10 @@ fn asking_for_it_changes_no_bit_of_the_rest() {
                 let gradients = weights.iter().map(|w| w.grad(&gradients).map(values));
                 (taps.collect::<Vec<_>>(), gradients.collect::<Vec<_>>())
             };
-            assert!(run(&others) == run(&all_taps(model)), "{norm:?}, {training}");
+            assert!(
+                run(&others) == run(&all_taps(model)),
+                "{norm:?}, {training}"
+            );
         }
     }
 }
