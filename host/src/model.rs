@@ -8,6 +8,7 @@
 //! [`DetectorEntry`], a [`SegmenterEntry`] or a [`ClassifierEntry`]; it reaches kernels through [`ops`] alone.
 
 mod backbone;
+mod convnet;
 mod deeplab;
 mod fcos;
 mod fpn;
@@ -47,11 +48,12 @@ use crate::detection::{Assignment, Detections, HeadOutput, LocationLosses};
 /// Which part of a model a parameter belongs to; phases freeze and scale by part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
-    /// Everything up to `c5`.
+    /// Everything up to `c5`, and what a classifier has before it pools.
     Backbone,
     /// A detector's feature pyramid, a segmenter's ASPP.
     Neck,
-    /// Towers for classes and boxes, or a segmenter's classifier, with what normalises them.
+    /// Towers for classes and boxes, or a segmenter's classifier, with what normalises them; a
+    /// classifier's linear layer.
     Head,
 }
 
@@ -164,8 +166,8 @@ pub struct TapSpec {
     pub name: String,
     /// Channels.
     pub channels: usize,
-    /// Input pixels per cell, to the nearest whole number; how many cells there are
-    /// [`Model::tap_size`] says.
+    /// Input pixels per cell, to the nearest whole number, 0 where the tap has no grid; how many cells
+    /// there are [`Model::tap_size`] says.
     pub stride: usize,
 }
 

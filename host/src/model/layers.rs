@@ -48,6 +48,29 @@ impl Conv {
     }
 }
 
+/// A linear layer with bias on the channels of every cell.
+#[derive(Clone, Debug)]
+pub(super) struct Linear {
+    weight: usize,
+    bias: usize,
+    /// `[out, in]`.
+    shape: [usize; 2],
+}
+
+impl Linear {
+    /// Maps of `in` channels to `out`.
+    pub(super) fn forward(&self, pass: &Pass<'_>, x: &Maps) -> Maps {
+        let [outputs, inputs] = self.shape;
+        let weight = pass.weight(self.weight).reshape([outputs, inputs, 1, 1]);
+        let options = ConvOptions2d {
+            window: Window::square(1, 1, 0),
+            groups: 1,
+            relu: false,
+        };
+        ops::conv2d(x, weight, Some(pass.weight(self.bias)), options)
+    }
+}
+
 /// Batch normalisation's parameters and buffers.
 #[derive(Clone, Debug)]
 struct Norm {
@@ -264,6 +287,39 @@ impl Builder {
             trainable: true,
         }));
         conv
+    }
+
+    /// A linear layer of `[out, in]` under torchvision's `name`, with the start of weight and bias.
+    pub(super) fn linear(
+        &mut self,
+        name: &str,
+        shape: [usize; 2],
+        part: Part,
+        [weight, bias]: [Init; 2],
+    ) -> Linear {
+        let [outputs, _] = shape;
+        let mut entry = |suffix, kind, extents: &[usize], init| {
+            self.push(ParamSpec {
+                name: format!("{name}.{suffix}"),
+                shape: extents.to_vec(),
+                kind,
+                part,
+                init,
+                trainable: true,
+            })
+        };
+        Linear {
+            weight: entry("weight", ParamKind::Weight, &shape, weight),
+            bias: entry("bias", ParamKind::Bias, &[outputs], bias),
+            shape,
+        }
+    }
+
+    /// A linear layer as PyTorch starts one: both uniform with bound `1 / sqrt(in)`.
+    pub(super) fn default_linear(&mut self, name: &str, shape: [usize; 2], part: Part) -> Linear {
+        let [outputs, inputs] = shape;
+        let init = ConvShape::new(inputs, outputs, 1).default_init();
+        self.linear(name, shape, part, [init, init])
     }
 
     /// A convolution `conv` without bias, and the normalisation `norm` of its output.

@@ -1,5 +1,5 @@
-//! MobileNetV2 (arXiv 1801.04381) as torchvision builds it, without its last 1×1 convolution and
-//! classifier.
+//! MobileNetV2 (arXiv 1801.04381) as torchvision builds it, without its classifier; its last 1×1
+//! convolution is a layer of its own, which classifiers alone have.
 //!
 //! torchvision has no dilated one. An output stride below 32 is DeepLab's rule (arXiv 1706.05587): a
 //! block whose stride is replaced keeps the dilation of the block before it, and the depthwise
@@ -56,6 +56,8 @@ const ROWS: [Row; 7] = {
 
 /// Channels of the first convolution.
 const STEM: usize = 32;
+/// Channels of the last 1×1 convolution; a width below 1 does not lessen them.
+const LAST: usize = 1280;
 /// Channels are multiples of it.
 const DIVISOR: usize = 8;
 
@@ -76,6 +78,33 @@ fn scaled(channels: usize, width: f64) -> usize {
 /// Channels of `c2..c5`.
 pub(super) fn channels(width: f64) -> [usize; 4] {
     [24, 32, 96, 320].map(|channels| scaled(channels, width))
+}
+
+/// Channels of the last 1×1 convolution.
+pub(super) fn last_channels(width: f64) -> usize {
+    scaled(LAST, width.max(1.0))
+}
+
+/// The 1×1 convolution of a classifier after the last block, with its normalisation; ReLU6 follows. It
+/// learns with the last stage.
+pub(super) fn last_layer(
+    builder: &mut Builder,
+    width: f64,
+    placement: Placement,
+    norm: NormKind,
+    trainable_layers: usize,
+) -> ConvNorm {
+    let blocks: usize = ROWS.iter().map(|row| row.blocks).sum();
+    let names = [0, 1].map(|part| placement.name(&format!("{}.{part}", blocks + 1)));
+    let [.., inputs] = channels(width);
+    let place = Place {
+        part: Part::Backbone,
+        init: Init::KaimingNormalFanOut,
+        norm,
+        trainable: trainable_layers >= 1,
+    };
+    let shape = ConvShape::new(inputs, last_channels(width), 1);
+    builder.conv_norm([&names[0], &names[1]], shape, place)
 }
 
 /// `image` (the network's input), `stem.conv` (the first convolution alone), `stem` (after its ReLU6)

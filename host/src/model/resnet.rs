@@ -63,8 +63,8 @@ impl Variant {
                 return Err(ModelError::Config {
                     key: "backbone",
                     reason:
-                        "detectors have no `mobilenet_v2`, segmenters alone do; known: resnet18, \
-                             resnet34, resnet50, resnet101, tiny"
+                        "detectors have no `mobilenet_v2`, segmenters and classifiers do; known: \
+                             resnet18, resnet34, resnet50, resnet101, tiny"
                             .into(),
                 });
             }
@@ -73,7 +73,7 @@ impl Variant {
                     key: "backbone",
                     reason: format!(
                         "unknown backbone `{other}`; known: resnet18, resnet34, resnet50, \
-                         resnet101, tiny, mobilenet_v2 (of a segmenter)"
+                         resnet101, tiny, mobilenet_v2 (not of a detector)"
                     ),
                 });
             }

@@ -9,7 +9,7 @@ pub struct TapShape {
     pub channels: usize,
     /// `[height, width]`.
     pub size: [usize; 2],
-    /// Input pixels per cell.
+    /// Input pixels per cell; 0 without a grid.
     pub stride: usize,
 }
 
@@ -24,11 +24,15 @@ pub struct TapRow {
     pub teacher: Option<TapShape>,
 }
 
-/// Cells of a map of `stride` over a `[height, width]` input. Every stride-2 layer of the models
-/// halves and rounds up, and rounding up repeatedly is rounding up once.
+/// Cells of a map of `stride` over a `[height, width]` input; one where the tap has no grid (`stride`
+/// 0). Every stride-2 layer of the models halves and rounds up, and rounding up repeatedly is rounding up
+/// once.
 #[must_use]
 pub fn map_size(input_size: [usize; 2], stride: usize) -> [usize; 2] {
-    input_size.map(|extent| extent.div_ceil(stride))
+    match stride {
+        0 => [1, 1],
+        stride => input_size.map(|extent| extent.div_ceil(stride)),
+    }
 }
 
 /// All taps in the student's order, then those that only the teacher has; `input_size` is

@@ -1,12 +1,15 @@
-//! Tests of the detectors as wholes: against torchvision, against finite differences, by names, on
+//! Tests of the models as wholes: against torchvision, against finite differences, by names, on
 //! any number of threads.
 
 mod building;
+mod classifier_golden;
+mod classifiers;
 mod golden;
 mod gradients;
 mod group_norm;
 mod loading;
 mod pyramid_scale;
+mod reference;
 mod segmenter_golden;
 mod segmenters;
 mod stem;
@@ -81,7 +84,7 @@ pub(super) fn small_config() -> ModelConfig {
     }
 }
 
-/// A small segmenter on `backbone`.
+/// A small segmenter or classifier on `backbone`.
 pub(super) fn segmenter_config(backbone: &str) -> ModelConfig {
     ModelConfig {
         backbone: backbone.into(),
@@ -92,6 +95,10 @@ pub(super) fn segmenter_config(backbone: &str) -> ModelConfig {
 
 pub(super) fn build_segmenter(config: &ModelConfig, num_classes: usize) -> Box<dyn Model> {
     crate::model::build(config, Task::Segmentation, num_classes).unwrap()
+}
+
+pub(super) fn build_classifier(config: &ModelConfig, num_classes: usize) -> Box<dyn Model> {
+    crate::model::build(config, Task::Classification, num_classes).unwrap()
 }
 
 /// The networks whose reference values stand under `tests/golden`.

@@ -33,9 +33,19 @@ fn models(norm: NormKind) -> Vec<(Box<dyn Model>, &'static str)> {
         let model = crate::model::build(&config, Task::Detection, 3).unwrap();
         models.push((model, "backbone.body.conv1.weight"));
     }
-    let task = Task::Segmentation;
-    models.push((on("tiny", task), "backbone.conv1.weight"));
-    models.push((on("mobilenet_v2", task), "backbone.0.0.weight"));
+    for (task, [resnet, mobilenet]) in [
+        (
+            Task::Segmentation,
+            ["backbone.conv1.weight", "backbone.0.0.weight"],
+        ),
+        (
+            Task::Classification,
+            ["conv1.weight", "features.0.0.weight"],
+        ),
+    ] {
+        models.push((on("tiny", task), resnet));
+        models.push((on("mobilenet_v2", task), mobilenet));
+    }
     models
 }
 

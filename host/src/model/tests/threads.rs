@@ -105,6 +105,20 @@ fn the_number_of_threads_changes_no_bit_of_a_vision_transformer() {
     }
 }
 
+#[test]
+fn the_number_of_threads_changes_no_bit_of_a_classifier() {
+    let pixels = crate::kernels::testing::normal("threads", IMAGES.iter().product());
+    for backbone in ["tiny", "mobilenet_v2"] {
+        let model = build_classifier(&segmenter_config(backbone), 3);
+        let state = initial_state(model.as_ref(), 7);
+        compare(model.as_ref(), &state, &pixels, |forward| {
+            let logits = forward.class_logits().unwrap();
+            let loss = crate::classification::cross_entropy(logits, &[2, 0]);
+            vec![("loss_ce", loss)]
+        });
+    }
+}
+
 /// A step on `IMAGES` of `pixels`, on 1, 2 and 4 threads.
 fn compare(
     model: &dyn Model,
