@@ -32,7 +32,8 @@ mod stage;
 mod validate;
 
 pub use self::datasets::{
-    CityscapesConfig, CocoConfig, SegFolderConfig, ShapesConfig, VocConfig, VocSegConfig,
+    CityscapesConfig, ClassFolderConfig, CocoConfig, SegFolderConfig, ShapesConfig, VocConfig,
+    VocSegConfig,
 };
 pub use self::distill::{
     DistillConfig, Execution, GatePolicy, MethodConfig, MethodEntry, PretrainSource,
@@ -48,8 +49,8 @@ pub use self::stage::StageConfig;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// What is learned: `detection` (boxes) or `segmentation` (a class for every pixel). It decides the
-    /// defaults of models and training: `configs/task/`.
+    /// What is learned: `detection` (boxes), `segmentation` (a class for every pixel) or `classification`
+    /// (a class for every image). It decides the defaults of models and training: `configs/task/`.
     pub task: Task,
     /// Seed of weights, order and augmentation.
     #[schemars(range(max = 9_223_372_036_854_775_807_i64))]
@@ -113,6 +114,8 @@ pub enum Task {
     Detection,
     /// A class for every pixel.
     Segmentation,
+    /// A class for every image.
+    Classification,
 }
 
 impl Task {
@@ -122,6 +125,7 @@ impl Task {
         match self {
             Task::Detection => "detection",
             Task::Segmentation => "segmentation",
+            Task::Classification => "classification",
         }
     }
 }
@@ -130,9 +134,11 @@ impl Task {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// `shapes` (either task), `coco`, `voc` (detection), `seg_folder`, `voc_seg` or `cityscapes`
-    /// (segmentation).
-    #[schemars(extend("enum" = ["shapes", "coco", "voc", "seg_folder", "voc_seg", "cityscapes"]))]
+    /// `shapes` (every task), `coco`, `voc` (detection), `seg_folder`, `voc_seg`, `cityscapes`
+    /// (segmentation) or `class_folder` (classification).
+    #[schemars(extend("enum" = [
+        "shapes", "coco", "voc", "seg_folder", "voc_seg", "cityscapes", "class_folder"
+    ]))]
     pub dataset: String,
     /// Images per optimizer micro-batch.
     #[schemars(range(min = 1))]
@@ -142,7 +148,7 @@ pub struct DataConfig {
     /// What a broken image or annotation does: `error` or `skip` (counted and reported).
     pub on_error: OnError,
     /// Training of a detector leaves out images without any object; false: they count as pure
-    /// background. Segmentation trains on all images.
+    /// background. The other tasks train on all images.
     pub filter_empty: bool,
     /// Resize, crop, flip, normalise.
     pub transform: TransformConfig,
@@ -158,6 +164,8 @@ pub struct DataConfig {
     pub voc_seg: VocSegConfig,
     /// For `dataset = "cityscapes"`.
     pub cityscapes: CityscapesConfig,
+    /// For `dataset = "class_folder"`.
+    pub class_folder: ClassFolderConfig,
 }
 
 /// What a broken image or annotation does.
@@ -176,17 +184,23 @@ pub enum OnError {
 #[serde(deny_unknown_fields)]
 pub struct TransformConfig {
     /// `fixed`: to `size` exactly. `keep_ratio`: shorter side to `short_side`, longer at most
-    /// `long_side`. `none`: images keep their size.
+    /// `long_side`. `center_crop`, of classification: shorter side to `short_side`, then `size` out of the
+    /// middle. `none`: images keep their size, times `own_scale`. Every resize is Pillow's `BILINEAR`
+    /// of 8-bit pixels: antialiased where it shrinks.
     pub resize: ResizeMode,
-    /// `[height, width]` for `fixed`.
+    /// `[height, width]` for `fixed` and `center_crop`.
     #[schemars(inner(range(min = 32)))]
     pub size: [usize; 2],
-    /// Pixels, for `keep_ratio`.
+    /// Pixels, for `keep_ratio` and `center_crop`; of the latter at least either extent of `size`.
     #[schemars(range(min = 32))]
     pub short_side: usize,
     /// Pixels, for `keep_ratio`.
     #[schemars(range(min = 32))]
     pub long_side: usize,
+    /// For `none`: images are resized to so many times their own size, to the nearest pixel; 1: not at
+    /// all.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub own_scale: f64,
     /// Training of segmentation multiplies the size that an image is resized to by a factor drawn from
     /// `[lowest, highest]`; `[1.0, 1.0]`: as it is.
     #[schemars(extend("items" = {"type": "number", "exclusiveMinimum": 0}))]
@@ -196,6 +210,14 @@ pub struct TransformConfig {
     /// and `scale_range` scales.
     #[schemars(inner(range(min = 32)))]
     pub crop_size: Vec<usize>,
+    /// Training of classification takes a part of the image of a random share of its area, from
+    /// `[smallest, largest]`, and a random shape, and resizes it to `size`, as torchvision's
+    /// `RandomResizedCrop` (its default: `[0.08, 1.0]`); `[1.0, 1.0]`: as evaluation does.
+    #[schemars(extend("items" = {"type": "number", "exclusiveMinimum": 0, "maximum": 1}))]
+    pub area_range: [f64; 2],
+    /// Width over height of that part, drawn from `[lowest, highest]`, uniform in the logarithm.
+    #[schemars(extend("items" = {"type": "number", "exclusiveMinimum": 0}))]
+    pub aspect_range: [f64; 2],
     /// Probability of a horizontal flip in training.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub flip_prob: f64,
@@ -214,6 +236,8 @@ pub enum ResizeMode {
     Fixed,
     /// Shorter side to a length, longer side bounded.
     KeepRatio,
+    /// Shorter side to a length, then a part of one size out of the middle.
+    CenterCrop,
     /// Not at all.
     None,
 }
@@ -227,8 +251,12 @@ pub struct ModelConfig {
     /// `deeplabv3` (arXiv 1706.05587) as torchvision has it; with `deeplab.aspp` off the last map of the
     /// backbone is classified as it is.
     pub segmenter: String,
+    /// `convnet`: the mean over the last map of `backbone`, then one linear layer, as torchvision's ResNet
+    /// and MobileNetV2 have it. `vit`: a vision transformer in DeiT's layout (arXiv 2012.12877), see `vit`;
+    /// it has no `backbone`.
+    pub classifier: String,
     /// `resnet18`, `resnet34`, `resnet50`, `resnet101`, `tiny` (see `tiny_width`, `tiny_blocks`), or, of
-    /// a segmenter, `mobilenet_v2` (arXiv 1801.04381; see `mobilenet_width`).
+    /// a segmenter or classifier, `mobilenet_v2` (arXiv 1801.04381; see `mobilenet_width`).
     #[schemars(extend("enum" = [
         "resnet18", "resnet34", "resnet50", "resnet101", "tiny", "mobilenet_v2"
     ]))]
@@ -305,6 +333,8 @@ pub struct ModelConfig {
     pub fcos: FcosConfig,
     /// DeepLabV3's own settings.
     pub deeplab: DeeplabConfig,
+    /// The vision transformer's own settings.
+    pub vit: VitConfig,
 }
 
 /// What FCOS has and RetinaNet has not.
@@ -345,6 +375,33 @@ pub struct DeeplabConfig {
     pub output_stride: usize,
 }
 
+/// What a vision transformer has. DeiT-tiny: patches of 16, 192 channels, 12 blocks of 3 heads;
+/// DeiT-small: 384 channels, 6 heads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VitConfig {
+    /// Side of a patch in pixels.
+    #[schemars(range(min = 1))]
+    pub patch_size: usize,
+    /// Channels of a token; a multiple of `heads`.
+    #[schemars(range(min = 1))]
+    pub dim: usize,
+    /// Blocks.
+    #[schemars(range(min = 1))]
+    pub depth: usize,
+    /// Heads of the attention of a block.
+    #[schemars(range(min = 1))]
+    pub heads: usize,
+    /// Channels inside the MLP of a block, as a multiple of `dim`.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub mlp_ratio: f64,
+    /// `[height, width]` of the images, for the grid of the position embedding; what a side has beyond
+    /// whole patches is not seen. Empty: that of the images that the model is given by the
+    /// configuration.
+    #[schemars(inner(range(min = 1)))]
+    pub image_size: Vec<usize>,
+}
+
 /// Normalisation of the backbone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -382,9 +439,15 @@ pub struct TeacherConfig {
     /// As `data.transform.std`, for images that this teacher sees; empty: the student's.
     #[schemars(extend("items" = {"type": "number", "exclusiveMinimum": 0}))]
     pub std: Vec<f32>,
-    /// `[height, width]` to which images are brought for this teacher; empty: as for the student.
+    /// `[height, width]` of the images of this teacher, where `data.transform.resize` is `fixed` or
+    /// `center_crop`; empty: as for the student, or as `input_scale` says. They are made from the pictures
+    /// themselves and not from the student's images, and show the same part of them, mirrored alike.
     #[schemars(inner(range(min = 32)))]
     pub input_size: Vec<usize>,
+    /// Sides of the images of this teacher over those of the student's, whatever the resizing; extents are
+    /// rounded to the nearest pixel. 0: as for the student, or as `input_size` says.
+    #[schemars(range(min = 0.0))]
+    pub input_scale: f64,
 }
 
 impl TeacherConfig {

@@ -5,24 +5,30 @@
 //! on the seed, the epoch and the image alone, so workers and resume cannot change them.
 
 mod augmentation;
+mod class_folder;
 mod coco;
 mod decode;
 mod fingerprint;
+mod geometry;
 mod label_map;
 mod loader;
 mod mask_crop;
+mod random_crop;
 mod registry;
 mod resize;
 mod segmentation;
 mod selection;
 mod shapes;
 mod transforms;
+mod view;
 mod voc;
 
 pub use augmentation::{Augmentation, Crop, flip_drawn};
+pub use class_folder::ClassFolder;
 pub use coco::CocoDataset;
 pub use decode::decode;
 pub use fingerprint::{fingerprint, input_fingerprint};
+pub use geometry::{Geometry, Part};
 pub use label_map::{IGNORE_LABEL, LabelMap};
 pub use loader::{Epoch, Loader, LoaderOptions, Skipped};
 pub use mask_crop::MaskCrop;
@@ -32,6 +38,7 @@ pub use segmentation::LabelledFiles;
 pub use selection::Selection;
 pub use shapes::ShapesDataset;
 pub use transforms::{Sample, Transform};
+pub use view::{View, ViewSpec};
 pub use voc::VocDataset;
 
 /// Ground truth of one image as the network sees it: after resize and flip, crowd regions left out.
@@ -82,16 +89,28 @@ pub struct Batch {
     pub images: Vec<f32>,
     /// `[N, 3, H, W]`.
     pub shape: [usize; 4],
-    /// One an image; without objects in segmentation.
+    /// One an image; with objects in detection alone.
     pub targets: Vec<ImageTargets>,
-    /// `[N, H, W]`: class of every pixel of `images`, [`IGNORE_LABEL`] where padded; empty in
-    /// detection.
+    /// `[N, H, W]`: class of every pixel of `images`, [`IGNORE_LABEL`] where padded; empty but in
+    /// segmentation.
     pub label_maps: Vec<u8>,
-    /// One an image, as annotated: what an evaluation compares with; empty in detection and in
-    /// training.
+    /// One an image, as annotated: what an evaluation of segmentation compares with; else empty.
     pub original_label_maps: Vec<LabelMap>,
+    /// Classification: 0-based class of each image; empty in other tasks.
+    pub labels: Vec<usize>,
     /// One an image.
     pub metas: Vec<ImageMeta>,
+    /// The same images as teachers see them whose size or normalisation is another; see
+    /// [`LoaderOptions::views`].
+    pub views: Vec<View>,
+}
+
+impl Batch {
+    /// The further view that `spec` asks for, if the batch was made with it.
+    #[must_use]
+    pub fn view(&self, spec: &ViewSpec) -> Option<&View> {
+        self.views.iter().find(|view| view.spec == *spec)
+    }
 }
 
 /// One annotated object in pixels of the original image.
@@ -193,6 +212,19 @@ pub trait Dataset: Send + Sync {
             image: self.records()[index].source.clone(),
         })
     }
+    /// Whether it is for classification: every image has one class, and no record has objects.
+    fn has_class_labels(&self) -> bool {
+        false
+    }
+    /// The class of image `index`, an index into [`Dataset::classes`].
+    ///
+    /// # Errors
+    /// If the data set has no classes of images.
+    fn class_label(&self, index: usize) -> Result<usize, DatasetError> {
+        Err(DatasetError::NoClassLabel {
+            image: self.records()[index].source.clone(),
+        })
+    }
     /// What names the label maps beside images and classes: names of their files, how their values
     /// become labels. For the fingerprint.
     fn label_facts(&self) -> Vec<String> {
@@ -264,6 +296,12 @@ pub enum DatasetError {
     /// A detection set was asked for a label map.
     #[error("`{image}` has no label map: its data set is one of boxes; `data.dataset` names it")]
     NoLabelMap {
+        /// The image's file.
+        image: String,
+    },
+    /// A data set of another task was asked for the class of an image.
+    #[error("`{image}` has no class of its own: `data.dataset` names a data set of another task")]
+    NoClassLabel {
         /// The image's file.
         image: String,
     },

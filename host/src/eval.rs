@@ -1,7 +1,8 @@
 //! Evaluation protocols: [`coco`] scores boxes against ground truth, [`detector`] turns a detector's
-//! outputs into them; [`segmentation`] scores label maps; [`Metrics`] is what either task's evaluation
-//! gives. Nothing here runs a network or reads a file.
+//! outputs into them; [`segmentation`] scores label maps, [`classification`] classes of images; [`Metrics`] is what a task's
+//! evaluation gives. Nothing here runs a network or reads a file.
 
+pub mod classification;
 pub mod coco;
 pub mod detector;
 mod metrics;

@@ -6,6 +6,7 @@
 //! [`plugin`] (the loader) is used by [`distill`] and [`cli`] alone.
 
 pub mod boxes;
+pub mod classification;
 pub mod config;
 pub mod data;
 pub mod detection;

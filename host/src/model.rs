@@ -5,7 +5,7 @@
 //! optimizer, checkpoint, EMA and hash work on named flat arrays.
 //!
 //! A new model implements [`Model`] and what its task asks for ([`Detector`]), and submits a
-//! [`DetectorEntry`] or a [`SegmenterEntry`]; it reaches kernels through [`ops`] alone.
+//! [`DetectorEntry`], a [`SegmenterEntry`] or a [`ClassifierEntry`]; it reaches kernels through [`ops`] alone.
 
 mod backbone;
 mod deeplab;
@@ -143,6 +143,14 @@ pub struct TapSpec {
     ///
     /// A segmenter has `image`, `stem`, `backbone.c2..c5`, `aspp` (its output, if it has one),
     /// `feat.last` (what the last convolution reads) and `logits` (raw, before they are enlarged).
+    ///
+    /// A classifier has `image`, `stem`, `backbone.c2..c5`, `feat.last` (what is pooled) and `logits`
+    /// (`[N, K, 1, 1]`); a vision transformer `stem` (the patches with their positions), `backbone.b1..`
+    /// (patches after each block), `attn.b1..` (attention after its softmax, `[N, heads, T, T]`, the
+    /// class token first), `feat.last` and `logits`.
+    ///
+    /// All have `stem.conv`, what the first convolution gives, before normalisation and ReLU; of a
+    /// vision transformer the patches without their positions.
     pub name: String,
     /// Channels.
     pub channels: usize,
@@ -188,6 +196,8 @@ pub enum Output {
     /// Logits of a segmenter `[N, K, h, w]`, f32, on its own grid: not yet brought to the size of the
     /// image.
     Segmentation(Tensor<4>),
+    /// Logits of a classifier `[N, K]`, f32.
+    Classification(Tensor<2>),
 }
 
 impl Output {
@@ -196,7 +206,7 @@ impl Output {
     pub fn detection(&self) -> Option<&HeadOutput> {
         match self {
             Output::Detection(head) => Some(head),
-            Output::Segmentation(_) => None,
+            Output::Segmentation(_) | Output::Classification(_) => None,
         }
     }
 
@@ -205,7 +215,16 @@ impl Output {
     pub fn segmentation(&self) -> Option<&Tensor<4>> {
         match self {
             Output::Segmentation(logits) => Some(logits),
-            Output::Detection(_) => None,
+            Output::Detection(_) | Output::Classification(_) => None,
+        }
+    }
+
+    /// Logits of a classifier; none of another task's model.
+    #[must_use]
+    pub fn classification(&self) -> Option<&Tensor<2>> {
+        match self {
+            Output::Classification(logits) => Some(logits),
+            Output::Detection(_) | Output::Segmentation(_) => None,
         }
     }
 }
@@ -231,6 +250,12 @@ impl Forward {
         self.output.as_ref().and_then(Output::detection)
     }
 
+    /// Of a classifier: its logits `[N, K]`, if the pass went to its end.
+    #[must_use]
+    pub fn class_logits(&self) -> Option<&Tensor<2>> {
+        self.output.as_ref().and_then(Output::classification)
+    }
+
     /// Of a segmenter: its logits `[N, K, h, w]`, if the pass went to its end.
     #[must_use]
     pub fn logits(&self) -> Option<&Tensor<4>> {
@@ -240,6 +265,8 @@ impl Forward {
 
 /// A network's architecture, whatever its task.
 pub trait Model: Send + Sync {
+    /// What it gives.
+    fn task(&self) -> Task;
     /// Parameters and buffers in forward order; weights are passed in this order.
     fn specs(&self) -> &[ParamSpec];
     /// What methods may tap.
@@ -332,13 +359,25 @@ pub struct SegmenterEntry {
 }
 inventory::collect!(SegmenterEntry);
 
+/// Builds a classifier for a number of classes; its forward pass ends with [`Output::Classification`].
+pub type BuildClassifier = fn(&ModelConfig, usize) -> Result<Box<dyn Model>, ModelError>;
+
+/// A classifier that configurations can name; registered with `inventory::submit!`.
+pub struct ClassifierEntry {
+    /// The name in `student.classifier`.
+    pub name: &'static str,
+    /// Builds the architecture.
+    pub build: BuildClassifier,
+}
+inventory::collect!(ClassifierEntry);
+
 /// A model cannot be built or its weights do not fit.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// No such model.
     #[error("unknown {what} `{name}`; known: {known}")]
     Unknown {
-        /// `detector` or `segmenter`.
+        /// `detector`, `segmenter` or `classifier`.
         what: &'static str,
         /// As configured.
         name: String,
@@ -382,6 +421,7 @@ pub fn build(
     match task {
         Task::Detection => Ok(build_detector(config, num_classes)?),
         Task::Segmentation => build_segmenter(config, num_classes),
+        Task::Classification => build_classifier(config, num_classes),
     }
 }
 
@@ -418,6 +458,22 @@ fn build_segmenter(config: &ModelConfig, num_classes: usize) -> Result<Box<dyn M
     })
 }
 
+fn build_classifier(
+    config: &ModelConfig,
+    num_classes: usize,
+) -> Result<Box<dyn Model>, ModelError> {
+    for entry in inventory::iter::<ClassifierEntry> {
+        if entry.name == config.classifier {
+            return (entry.build)(config, num_classes);
+        }
+    }
+    Err(ModelError::Unknown {
+        what: "classifier",
+        name: config.classifier.clone(),
+        known: classifier_names().join(", "),
+    })
+}
+
 /// Names of all detectors, sorted.
 #[must_use]
 pub fn detector_names() -> Vec<&'static str> {
@@ -431,6 +487,15 @@ pub fn detector_names() -> Vec<&'static str> {
 #[must_use]
 pub fn segmenter_names() -> Vec<&'static str> {
     let entries = inventory::iter::<SegmenterEntry>.into_iter();
+    let mut names: Vec<&str> = entries.map(|entry| entry.name).collect();
+    names.sort_unstable();
+    names
+}
+
+/// Names of all classifiers, sorted.
+#[must_use]
+pub fn classifier_names() -> Vec<&'static str> {
+    let entries = inventory::iter::<ClassifierEntry>.into_iter();
     let mut names: Vec<&str> = entries.map(|entry| entry.name).collect();
     names.sort_unstable();
     names

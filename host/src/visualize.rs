@@ -13,4 +13,4 @@ pub mod overlay;
 pub mod sheet;
 
 pub use draw::{draw_detections, save_png};
-pub use overlay::overlay;
+pub use overlay::{overlay, with_class};

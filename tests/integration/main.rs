@@ -19,6 +19,7 @@ mod pretrain;
 mod programs;
 mod refusals;
 mod segmentation;
+mod stages;
 mod teachers;
 mod tidy;
 mod training;

@@ -158,7 +158,7 @@ fn configured_size(data: &DataConfig) -> anyhow::Result<[usize; 2]> {
         return Ok([height, width]);
     }
     Ok(match transform.resize {
-        ResizeMode::Fixed => transform.size,
+        ResizeMode::Fixed | ResizeMode::CenterCrop => transform.size,
         ResizeMode::KeepRatio => [transform.short_side, transform.long_side],
         ResizeMode::None => anyhow::bail!(
             "images keep their size (`data.transform.resize = \"none\"`): give one by `--input-size`"

@@ -13,10 +13,13 @@ use crate::engine::predict::Predicted;
 use crate::engine::{export, predict};
 use crate::exit_code;
 use crate::visualize::overlay::with_legend;
-use crate::visualize::{draw_detections, overlay, save_png};
+use crate::visualize::{draw_detections, overlay, save_png, with_class};
 
 /// How much of an overlay is the class's colour.
 const OVERLAY_ALPHA: f32 = 0.5;
+
+/// Classes of an image that are printed.
+const SHOWN_CLASSES: usize = 5;
 
 /// Arguments of `predict`.
 #[derive(Clone, Debug, Default, Args)]
@@ -41,7 +44,7 @@ pub struct PredictArgs {
     pub score_threshold: f32,
 }
 
-/// Draws detections, or classes of pixels as colours, on copies of the images.
+/// Draws detections, classes of pixels as colours, or the class of the whole, on copies of the images.
 ///
 /// # Errors
 /// If the configuration is refused, the checkpoint does not fit or an image cannot be read or
@@ -64,6 +67,12 @@ pub fn run(args: &PredictArgs) -> anyhow::Result<i32> {
                 let drawn = overlay(&pixels, &labels, OVERLAY_ALPHA);
                 save_png(&with_legend(&drawn, &labels, &model.classes), &out)?;
                 text.push_str(&shares(&labels, &model.classes));
+                print(&text)?;
+                continue;
+            }
+            Predicted::Classes(probabilities) => {
+                save_png(&with_class(&pixels, &probabilities, &model.classes), &out)?;
+                text.push_str(&ranked(&probabilities, &model.classes));
                 print(&text)?;
                 continue;
             }
@@ -112,6 +121,16 @@ fn shares(labels: &LabelMap, classes: &[String]) -> String {
     let lines = present.into_iter();
     lines
         .map(|(count, class)| format!("\n  {class} {:.1} %", share(count)))
+        .collect()
+}
+
+/// The likeliest classes, largest first.
+fn ranked(probabilities: &[f32], classes: &[String]) -> String {
+    let mut all: Vec<(f32, &String)> = probabilities.iter().copied().zip(classes).collect();
+    all.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let lines = all.iter().take(SHOWN_CLASSES);
+    lines
+        .map(|(probability, class)| format!("\n  {class} {probability:.2}"))
         .collect()
 }
 

@@ -12,8 +12,8 @@ use crate::device::ComputeDevice;
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Configuration")]
 pub struct SourceArgs {
-    /// What is learned: `detection` or `segmentation`; each has defaults of its own.
-    #[arg(long, value_name = "TASK", value_parser = ["detection", "segmentation"])]
+    /// What is learned: `detection`, `segmentation` or `classification`; each has defaults of its own.
+    #[arg(long, value_name = "TASK", value_parser = ["detection", "segmentation", "classification"])]
     pub task: Option<String>,
     /// TOML file; may be repeated, later files win. Without one: the embedded default.
     #[arg(short, long, value_name = "FILE")]

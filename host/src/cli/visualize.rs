@@ -15,6 +15,7 @@ use crate::data::{Batch, Loader, LoaderOptions, Selection, Split};
 use crate::engine::EngineError;
 use crate::engine::checkpoint::Choice;
 use crate::engine::restored::{Restored, Subject};
+use crate::engine::teacher::views;
 use crate::exit_code;
 use crate::model::TapSpec;
 use crate::visualize::heat::Scene;
@@ -154,6 +155,7 @@ fn loader(run: &Restored, args: &VisualizeArgs) -> anyhow::Result<Loader> {
     let images = selection.indices(dataset.as_ref(), args.split)?;
     let options = LoaderOptions {
         on_error: OnError::Error,
+        views: views(&run.teachers),
         ..LoaderOptions::evaluation(&run.config.data, 1, run.model.size_divisor(), 0)
     };
     Ok(Loader::of_images(Arc::clone(dataset), options, images)?)
@@ -173,7 +175,7 @@ fn levels(
         let teacher = subject.teacher.as_ref().map(|name| &run.teachers[name]);
         let teacher = teacher.and_then(|teacher| {
             let spec = named(teacher.model().taps(), tap)?;
-            Some((spec, teacher.image_size(size)))
+            Some((spec, teacher.image_size(batch, 0)))
         });
         Level::new(&observed, &student, teacher.as_ref(), size)
     };

@@ -108,3 +108,18 @@ pub struct CityscapesConfig {
     /// Name of the folder in both.
     pub val_split: String,
 }
+
+/// A folder for each class.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClassFolderConfig {
+    /// Folder of the training images (JPEG or PNG), each at `<class>/<image>`, as torchvision's
+    /// `ImageFolder` has them.
+    #[schemars(extend("x-path" = "file"))]
+    pub train: PathBuf,
+    /// Folder of the evaluation images, with the same classes.
+    #[schemars(extend("x-path" = "file"))]
+    pub val: PathBuf,
+    /// Folders that count, in label order, in both; empty: all, sorted by name.
+    pub classes: Vec<String>,
+}

@@ -17,6 +17,9 @@ const BASE: &str = include_str!("../../configs/base.toml");
 /// What the default is for segmentation, over [`BASE`].
 const SEGMENTATION: &str = include_str!("../../configs/task/segmentation.toml");
 
+/// Likewise for classification.
+const CLASSIFICATION: &str = include_str!("../../configs/task/classification.toml");
+
 /// What a configuration is put together from, weakest first: the embedded default, that of the task,
 /// `files`, `set`, `flags`, `plugins`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -92,10 +95,13 @@ impl Sources {
 /// What is no task is refused with everything else.
 fn of_task(tree: &Tree) -> Option<(Task, Table)> {
     let name = tree.values.get("task")?.as_str()?;
-    (name == Task::Segmentation.name()).then(|| {
-        let layer = toml::from_str(SEGMENTATION).expect("a test resolves the task's default");
-        (Task::Segmentation, layer)
-    })
+    let layers = [
+        (Task::Segmentation, SEGMENTATION),
+        (Task::Classification, CLASSIFICATION),
+    ];
+    let (task, text) = layers.into_iter().find(|(task, _)| task.name() == name)?;
+    let layer = toml::from_str(text).expect("a test resolves the task's default");
+    Some((task, layer))
 }
 
 /// The embedded default as written.

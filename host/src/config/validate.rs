@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use super::error::ProblemKind;
 use super::schema::Finding;
-use super::{Config, ModelConfig, ScheduleKind, Task, TrainConfig, TransformConfig};
+use super::{Config, ModelConfig, ResizeMode, ScheduleKind, Task, TrainConfig, TransformConfig};
 use crate::device::ComputeDevice;
 
 mod methods;
@@ -84,6 +84,10 @@ fn dataset(config: &Config, rules: &mut Rules) {
         ],
         "voc_seg" => &[("data.voc_seg.root", &data.voc_seg.root)],
         "cityscapes" => &[("data.cityscapes.root", &data.cityscapes.root)],
+        "class_folder" => &[
+            ("data.class_folder.train", &data.class_folder.train),
+            ("data.class_folder.val", &data.class_folder.val),
+        ],
         _ => &[],
     };
     for (key, path) in needed {
@@ -97,15 +101,17 @@ fn dataset(config: &Config, rules: &mut Rules) {
     let tasks: &[Task] = match data.dataset.as_str() {
         "coco" | "voc" => &[Task::Detection],
         "seg_folder" | "voc_seg" | "cityscapes" => &[Task::Segmentation],
-        _ => &[Task::Detection, Task::Segmentation],
+        "class_folder" => &[Task::Classification],
+        _ => &[Task::Detection, Task::Segmentation, Task::Classification],
     };
     rules.require(tasks.contains(&config.task), "data.dataset", || {
-        let has = match config.task {
-            Task::Detection => "label maps and no boxes",
-            Task::Segmentation => "boxes and no label maps",
+        let wants = match config.task {
+            Task::Detection => "boxes",
+            Task::Segmentation => "label maps",
+            Task::Classification => "a class for each image",
         };
         format!(
-            "`{}` has {has}, and `task` is \"{}\"; choose another data set or task",
+            "`{}` has no {wants}, and `task` is \"{}\"; choose another data set or task",
             data.dataset,
             config.task.name()
         )
@@ -113,6 +119,8 @@ fn dataset(config: &Config, rules: &mut Rules) {
     class_names("data.voc.classes", &data.voc.classes, rules);
     class_names("data.voc_seg.classes", &data.voc_seg.classes, rules);
     class_names("data.seg_folder.classes", &data.seg_folder.classes, rules);
+    let folders = &data.class_folder.classes;
+    class_names("data.class_folder.classes", folders, rules);
     let named = data.dataset != "seg_folder" || !data.seg_folder.classes.is_empty();
     rules.require(named, "data.seg_folder.classes", || {
         "`data.dataset = \"seg_folder\"` needs the names of its classes, in the order of their values"
@@ -155,28 +163,74 @@ fn transform(transform: &TransformConfig, task: Task, rules: &mut Rules) {
             )
         },
     );
-    let detection = task == Task::Detection;
-    let why = "boxes are neither scaled at random nor cropped; it is for `task = \"segmentation\"`";
+    let cropped = task == Task::Segmentation;
+    let why =
+        "only segmentation scales at random and crops so; it is for `task = \"segmentation\"`";
     rules.require(
-        !detection || [low, high] == [1.0, 1.0],
+        cropped || [low, high] == [1.0, 1.0],
         "data.transform.scale_range",
         || format!("{why}: leave it `[1.0, 1.0]`"),
     );
     rules.require(
-        !detection || crop.is_empty(),
+        cropped || crop.is_empty(),
         "data.transform.crop_size",
         || format!("{why}: leave it `[]`"),
     );
+    of_classification(transform, task, rules);
     let (short, long) = (transform.short_side, transform.long_side);
     rules.require(short <= long, "data.transform.long_side", || {
         format!("must be at least `data.transform.short_side` ({short}), got {long}")
     });
 }
 
+/// What images of one class each are prepared with.
+fn of_classification(transform: &TransformConfig, task: Task, rules: &mut Rules) {
+    let classification = task == Task::Classification;
+    for (key, [low, high]) in [
+        ("data.transform.area_range", transform.area_range),
+        ("data.transform.aspect_range", transform.aspect_range),
+    ] {
+        rules.require(low <= high, key, || {
+            format!("expected `[lowest, highest]`, got [{low}, {high}]")
+        });
+    }
+    let random = transform.area_range != [1.0, 1.0];
+    let key = "data.transform.area_range";
+    rules.require(classification || !random, key, || {
+        "a random part of an image may miss what is annotated; it is for `task = \"classification\"`: \
+         leave it `[1.0, 1.0]`"
+            .to_owned()
+    });
+    let centred = transform.resize == ResizeMode::CenterCrop;
+    let one_size = centred || transform.resize == ResizeMode::Fixed;
+    rules.require(one_size || !random, key, || {
+        "needs images of one size: `data.transform.resize` \"fixed\" or \"center_crop\"; else leave it \
+         `[1.0, 1.0]`"
+            .to_owned()
+    });
+    rules.require(classification || !centred, "data.transform.resize", || {
+        "\"center_crop\" cuts off what is annotated; it is for `task = \"classification\"`"
+            .to_owned()
+    });
+    let (size, short_side) = (transform.size, transform.short_side);
+    let fits = size.iter().all(|extent| *extent <= short_side);
+    rules.require(!centred || fits, "data.transform.size", || {
+        format!(
+            "\"center_crop\" takes it out of images whose shorter side is `data.transform.short_side` \
+             ({short_side}), got {size:?}"
+        )
+    });
+}
+
 fn model(at: &str, model: &ModelConfig, config: &Config, has_checkpoint: bool, rules: &mut Rules) {
-    let fits = config.task == Task::Segmentation || model.backbone != "mobilenet_v2";
+    let fits = config.task != Task::Detection || model.backbone != "mobilenet_v2";
     rules.require(fits, &format!("{at}.backbone"), || {
-        "`mobilenet_v2` is a backbone of segmenters, and `task` is `detection`".to_owned()
+        "`mobilenet_v2` is a backbone of segmenters and classifiers, and `task` is `detection`"
+            .to_owned()
+    });
+    let (dim, heads) = (model.vit.dim, model.vit.heads);
+    rules.require(dim.is_multiple_of(heads), &format!("{at}.vit.dim"), || {
+        format!("must be a multiple of `{at}.vit.heads` ({heads}), got {dim}")
     });
     // The pooled branch has one value a channel and image.
     let pools = config.task == Task::Segmentation && model.deeplab.aspp && !has_checkpoint;

@@ -11,7 +11,7 @@ use crate::state::hex;
 /// SHA-256, lowercase hex, over class names and category ids and the ordered images: id, file name
 /// (not its folder, so that a moved copy is the same set), size and all objects, with their masks
 /// where there are any; of a segmentation set also the names of the label maps' files and how their
-/// values become labels.
+/// values become labels; of a classification set the class of each image.
 ///
 /// Pixels are not read: a replaced image or label map of the same name and size is not seen.
 #[must_use]
@@ -70,6 +70,16 @@ fn digest(dataset: &dyn Dataset) -> Sha256 {
         number(&mut hasher, facts.len() as u64);
         for fact in &facts {
             text(&mut hasher, fact);
+        }
+    }
+    if dataset.has_class_labels() {
+        text(&mut hasher, "class labels");
+        for index in 0..dataset.records().len() {
+            // Where a class cannot be told there is none to be changed.
+            let label = dataset
+                .class_label(index)
+                .map_or(u64::MAX, |label| label as u64);
+            number(&mut hasher, label);
         }
     }
     hasher

@@ -1,5 +1,6 @@
 //! Batches in a fixed order, made ahead of time by worker threads.
 
+mod collate;
 mod pool;
 mod selected;
 
@@ -8,10 +9,13 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use self::collate::{Read, collate};
 use self::pool::Pool;
+use super::transforms::shown;
+use super::view::ViewMaker;
 use super::{
-    Augmentation, Batch, Dataset, DatasetError, IGNORE_LABEL, LabelMap, Sample, Transform,
-    flip_drawn,
+    Augmentation, Batch, Dataset, DatasetError, Geometry, Transform, ViewSpec, flip_drawn,
+    random_crop,
 };
 use crate::config::{DataConfig, OnError, TransformConfig};
 use crate::rng::KeyedRng;
@@ -37,6 +41,9 @@ pub struct LoaderOptions {
     pub filter_empty: bool,
     /// Only the first so many images of the data set; 0: all.
     pub max_images: usize,
+    /// Further views of every image, for teachers that see it otherwise. They change nothing of the
+    /// rest.
+    pub views: Vec<ViewSpec>,
 }
 
 impl LoaderOptions {
@@ -53,6 +60,7 @@ impl LoaderOptions {
             on_error: config.on_error,
             filter_empty: config.filter_empty,
             max_images: 0,
+            views: Vec::new(),
         }
     }
 
@@ -74,7 +82,14 @@ impl LoaderOptions {
             on_error: config.on_error,
             filter_empty: false,
             max_images,
+            views: Vec::new(),
         }
+    }
+
+    /// With further views.
+    #[must_use]
+    pub fn with_views(self, views: Vec<ViewSpec>) -> Self {
+        LoaderOptions { views, ..self }
     }
 }
 
@@ -91,11 +106,19 @@ pub struct Skipped {
 ///
 /// # Determinism
 /// Batch `b` of epoch `e` is a function of data set, options but `workers`, `e` and `b`. Training
-/// draws the order from `(seed, epoch)` and flip, scale and crop from `(seed, epoch, image id)`.
+/// draws the order from `(seed, epoch)` and flip, scale, crop and part from `(seed, epoch, image id)`.
+///
+/// # Views
+/// Each further view is made of the same decoded picture under the same draws: see [`ViewSpec`]. It depends on
+/// the same facts as the batch's images, and changes none of them.
 ///
 /// # Segmentation
 /// A batch has the label map of every image, moved with its pixels. In evaluation it has the
 /// original ones as well: predictions are brought to their size and compared there.
+///
+/// # Classification
+/// A batch has the class of every image. Training takes a random part of it where the transform's
+/// `area_range` says so.
 ///
 /// # Broken images
 /// With [`OnError::Error`] the first one ends the epoch. With [`OnError::Skip`] it is counted, and
@@ -111,6 +134,7 @@ struct Source {
     dataset: Arc<dyn Dataset>,
     options: LoaderOptions,
     transform: Transform,
+    views: Vec<ViewMaker>,
     /// Images that take part, in the data set's order.
     eligible: Vec<usize>,
     broken: Mutex<BTreeMap<usize, String>>,
@@ -140,7 +164,7 @@ impl Loader {
         if options.size_divisor == 0 {
             return Err(fault("size_divisor", "must be at least 1"));
         }
-        let segmentation = dataset.has_label_maps();
+        let labelled = dataset.has_label_maps() || dataset.has_class_labels();
         let limit = match options.max_images {
             0 => usize::MAX,
             limit => limit,
@@ -151,7 +175,7 @@ impl Loader {
             .enumerate()
             .take(limit)
             .filter(|(_, record)| {
-                segmentation
+                labelled
                     || !options.filter_empty
                     || record.objects.iter().any(|object| !object.is_crowd)
             })
@@ -168,6 +192,7 @@ impl Loader {
         Ok(Loader {
             source: Arc::new(Source {
                 dataset,
+                views: options.views.iter().map(ViewMaker::new).collect(),
                 options,
                 transform,
                 eligible,
@@ -319,7 +344,10 @@ impl Source {
         for position in start..end {
             samples.extend(self.sample(plan, position)?);
         }
-        Ok((!samples.is_empty()).then(|| collate(samples, self.options.size_divisor)))
+        if samples.is_empty() {
+            return Ok(None);
+        }
+        collate(samples, self.options.size_divisor, &self.views).map(Some)
     }
 
     /// The image at `position`, or under policy `skip` its stand-in (training) or nothing.
@@ -349,10 +377,7 @@ impl Source {
             return Ok(Err(reason));
         }
         let options = &self.options;
-        let sample = match self.dataset.has_label_maps() {
-            false => self.with_boxes(epoch, index),
-            true => self.with_labels(epoch, index),
-        };
+        let sample = self.decoded(epoch, index);
         match sample {
             Ok(sample) => Ok(Ok(sample)),
             Err(error) if options.on_error == OnError::Error => Err(error),
@@ -367,87 +392,46 @@ impl Source {
         }
     }
 
-    fn with_boxes(&self, epoch: u64, index: usize) -> Result<Read, DatasetError> {
+    fn decoded(&self, epoch: u64, index: usize) -> Result<Read, DatasetError> {
         let pixels = self.dataset.pixels(index)?;
-        let record = &self.dataset.records()[index];
-        let options = &self.options;
-        let probability = options.transform.flip_prob;
-        let flip =
-            options.training && flip_drawn(probability, options.seed, epoch, record.image_id);
-        Ok(Read {
-            sample: self.transform.apply(record, &pixels, flip),
-            original_labels: None,
-        })
-    }
-
-    fn with_labels(&self, epoch: u64, index: usize) -> Result<Read, DatasetError> {
-        let pixels = self.dataset.pixels(index)?;
-        let labels = self.dataset.label_map(index)?;
-        let record = &self.dataset.records()[index];
-        let options = &self.options;
-        let augmentation = if options.training {
-            let config = &options.transform;
-            Augmentation::drawn(config, options.seed, epoch, record.image_id)
-        } else {
-            Augmentation::NONE
+        let labels = match self.dataset.has_label_maps() {
+            true => Some(self.dataset.label_map(index)?),
+            false => None,
         };
-        let transform = &self.transform;
+        let label = match self.dataset.has_class_labels() {
+            true => Some(self.dataset.class_label(index)?),
+            false => None,
+        };
+        let record = &self.dataset.records()[index];
+        let geometry = self.geometry(epoch, record.image_id, pixels.size);
+        let shown = shown(record, pixels.size, &geometry);
+        let see = |maker: &ViewMaker| maker.see(record, &pixels, &geometry, &shown);
         Ok(Read {
-            sample: transform.apply_labelled(record, &pixels, &labels, &augmentation),
-            original_labels: (!options.training).then_some(labels),
+            sample: (self.transform).sample(record, &pixels, &geometry, labels.as_ref()),
+            views: self.views.iter().map(see).collect(),
+            original_labels: labels.filter(|_| !self.options.training),
+            label,
         })
     }
-}
 
-/// One image that was read.
-struct Read {
-    sample: Sample,
-    /// In evaluation of segmentation.
-    original_labels: Option<LabelMap>,
-}
-
-/// Pads to the largest extents, rounded up to a multiple of `divisor`.
-fn collate(samples: Vec<Read>, divisor: usize) -> Batch {
-    let extent = |axis: usize| {
-        let largest = samples.iter().map(|read| read.sample.meta.size[axis]).max();
-        largest.unwrap_or(0).next_multiple_of(divisor)
-    };
-    let [height, width] = [extent(0), extent(1)];
-    let mut batch = Batch {
-        images: vec![0.0; samples.len() * 3 * height * width],
-        shape: [samples.len(), 3, height, width],
-        targets: Vec::with_capacity(samples.len()),
-        label_maps: Vec::new(),
-        original_label_maps: Vec::new(),
-        metas: Vec::with_capacity(samples.len()),
-    };
-    let images = batch.images.chunks_exact_mut(3 * height * width);
-    for (out, read) in images.zip(samples) {
-        let Read {
-            sample,
-            original_labels,
-        } = read;
-        let [rows, columns] = sample.meta.size;
-        let planes = sample.image.chunks_exact(rows * columns);
-        for (out, plane) in out.chunks_exact_mut(height * width).zip(planes) {
-            for (out, row) in out.chunks_exact_mut(width).zip(plane.chunks_exact(columns)) {
-                out[..columns].copy_from_slice(row);
-            }
+    /// How a picture of `size` is seen in `epoch`.
+    fn geometry(&self, epoch: u64, image_id: i64, size: [usize; 2]) -> Geometry {
+        let (options, transform) = (&self.options, &self.transform);
+        let config = &options.transform;
+        if !options.training {
+            return transform.whole(size, false);
         }
-        if let Some(labels) = sample.label_map {
-            let start = batch.label_maps.len();
-            let end = start + height * width;
-            batch.label_maps.resize(end, IGNORE_LABEL);
-            let out = batch.label_maps[start..].chunks_exact_mut(width);
-            for (out, row) in out.zip(labels.data.chunks_exact(columns)) {
-                out[..columns].copy_from_slice(row);
-            }
+        if self.dataset.has_label_maps() {
+            let drawn = Augmentation::drawn(config, options.seed, epoch, image_id);
+            return transform.augmented(size, &drawn);
         }
-        batch.original_label_maps.extend(original_labels);
-        batch.targets.push(sample.targets);
-        batch.metas.push(sample.meta);
+        let flip = flip_drawn(config.flip_prob, options.seed, epoch, image_id);
+        if self.dataset.has_class_labels() && config.area_range != [1.0, 1.0] {
+            let part = random_crop::drawn(config, size, [options.seed, epoch], image_id);
+            return transform.of_part(part, flip);
+        }
+        transform.whole(size, flip)
     }
-    batch
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {

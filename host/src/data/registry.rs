@@ -120,14 +120,14 @@ mod tests {
             .to_string();
         assert_eq!(
             message,
-            "unknown data set `imagenet` (`data.dataset`); known: cityscapes, coco, seg_folder, shapes, voc, voc_seg"
+            "unknown data set `imagenet` (`data.dataset`); known: cityscapes, class_folder, coco, seg_folder, shapes, voc, voc_seg"
         );
     }
 
     #[test]
     fn a_data_set_is_refused_for_a_task_that_it_cannot_serve() {
         for entry in inventory::iter::<DatasetEntry> {
-            for task in [Task::Detection, Task::Segmentation] {
+            for task in [Task::Detection, Task::Segmentation, Task::Classification] {
                 let sources = Sources {
                     set: vec![
                         format!("task={}", task.name()),

@@ -17,7 +17,7 @@ use crate::config::{DataConfig, ShapesConfig, Task};
 
 inventory::submit! { DatasetEntry {
     name: "shapes",
-    tasks: &[Task::Detection, Task::Segmentation],
+    tasks: &[Task::Detection, Task::Segmentation, Task::Classification],
     open,
 } }
 
@@ -46,6 +46,9 @@ const EXTENTS: std::ops::RangeInclusive<usize> = 32..=1024;
 /// - For segmentation ([`ShapesDataset::labelled`]) the images are the same, and what the objects are
 ///   is in the label maps alone: a pixel has the class of the object that is seen there, however
 ///   little of it is seen, and ground and clutter are `background`, class 0. None is left open.
+/// - For classification ([`ShapesDataset::single`]) each image has one object, of any size from a third to
+///   four fifths of the image and whole but for corners of the largest, on the ground and among the clutter of the other sets; it is
+///   the image's class, and records have no objects.
 #[derive(Debug)]
 pub struct ShapesDataset {
     config: ShapesConfig,
@@ -59,6 +62,7 @@ fn open(config: &DataConfig, task: Task, split: Split) -> Result<Arc<dyn Dataset
     Ok(Arc::new(match task {
         Task::Detection => ShapesDataset::new(&config.shapes, split)?,
         Task::Segmentation => ShapesDataset::labelled(&config.shapes, split)?,
+        Task::Classification => ShapesDataset::single(&config.shapes, split)?,
     }))
 }
 
@@ -68,20 +72,7 @@ impl ShapesDataset {
     /// # Errors
     /// If the number of images is 0 or an extent is not in 32..=1024.
     pub fn new(config: &ShapesConfig, split: Split) -> Result<Self, DatasetError> {
-        let (key, images) = match split {
-            Split::Train => ("data.shapes.num_train", config.num_train),
-            Split::Val => ("data.shapes.num_val", config.num_val),
-        };
-        if images == 0 {
-            let reason = "is 0; the set needs at least one image".into();
-            return Err(DatasetError::Config { key, reason });
-        }
-        if !config.size.iter().all(|extent| EXTENTS.contains(extent)) {
-            return Err(DatasetError::Config {
-                key: "data.shapes.size",
-                reason: format!("is {:?}; extents must be in 32..=1024", config.size),
-            });
-        }
+        let images = checked(config, split)?;
         // Each record is a function of its index: collecting in order keeps threads out of it.
         let records = (0..images)
             .into_par_iter()
@@ -110,8 +101,34 @@ impl ShapesDataset {
         Ok(dataset)
     }
 
+    /// Images of one object each, for classification.
+    ///
+    /// # Errors
+    /// As [`ShapesDataset::new`].
+    pub fn single(config: &ShapesConfig, split: Split) -> Result<Self, DatasetError> {
+        let images = checked(config, split)?;
+        let (seed, name) = (config.seed, split.name());
+        let record = |index: usize| Record {
+            image_id: index as i64 + 1,
+            source: format!("shapes-v{VERSION}-single-seed{seed}-{name}#{index}"),
+            size: config.size,
+            objects: Vec::new(),
+        };
+        Ok(ShapesDataset {
+            config: config.clone(),
+            split,
+            task: Task::Classification,
+            classes: scene::CLASSES.map(String::from).to_vec(),
+            records: (0..images).map(record).collect(),
+        })
+    }
+
     fn scene(&self, index: usize) -> Scene {
-        Scene::lay_out(self.config.size, key(&self.config, self.split, index))
+        let key = key(&self.config, self.split, index);
+        match self.task {
+            Task::Classification => Scene::single(self.config.size, key),
+            Task::Detection | Task::Segmentation => Scene::lay_out(self.config.size, key),
+        }
     }
 }
 
@@ -133,6 +150,18 @@ impl Dataset for ShapesDataset {
         self.task == Task::Segmentation
     }
 
+    fn has_class_labels(&self) -> bool {
+        self.task == Task::Classification
+    }
+
+    fn class_label(&self, index: usize) -> Result<usize, DatasetError> {
+        if !self.has_class_labels() {
+            let image = self.records[index].source.clone();
+            return Err(DatasetError::NoClassLabel { image });
+        }
+        Ok(self.scene(index).items[0].class)
+    }
+
     fn label_map(&self, index: usize) -> Result<LabelMap, DatasetError> {
         if !self.has_label_maps() {
             let image = self.records[index].source.clone();
@@ -146,6 +175,25 @@ impl Dataset for ShapesDataset {
             data: scene.owners().iter().map(label).collect(),
         })
     }
+}
+
+/// The number of images of a split.
+fn checked(config: &ShapesConfig, split: Split) -> Result<usize, DatasetError> {
+    let (key, images) = match split {
+        Split::Train => ("data.shapes.num_train", config.num_train),
+        Split::Val => ("data.shapes.num_val", config.num_val),
+    };
+    if images == 0 {
+        let reason = "is 0; the set needs at least one image".into();
+        return Err(DatasetError::Config { key, reason });
+    }
+    if !config.size.iter().all(|extent| EXTENTS.contains(extent)) {
+        return Err(DatasetError::Config {
+            key: "data.shapes.size",
+            reason: format!("is {:?}; extents must be in 32..=1024", config.size),
+        });
+    }
+    Ok(images)
 }
 
 /// What every draw of an image is keyed by.
@@ -326,6 +374,45 @@ mod tests {
                 assert_eq!(seen, expected, "image {index}, class {class}");
             }
         }
+    }
+
+    #[test]
+    fn a_single_object_is_the_class_of_its_image() {
+        let config = config(300);
+        let single = ShapesDataset::single(&config, Split::Train).unwrap();
+        assert!(single.has_class_labels() && !single.has_label_maps());
+        assert!(single.label_map(0).is_err() && train(&config).class_label(0).is_err());
+        assert_eq!(single.classes(), train(&config).classes());
+        assert_ne!(fingerprint(&single), fingerprint(&train(&config)));
+        let mut counts = [0; 5];
+        let mut sides = [f32::MAX, 0.0];
+        for index in 0..300 {
+            let scene = single.scene(index);
+            counts[single.class_label(index).unwrap()] += 1;
+            assert_eq!(scene.items.len(), 1);
+            let side = 2.0 * scene.items[0].half;
+            sides = [sides[0].min(side), sides[1].max(side)];
+            // Whole, but for the largest.
+            let seen = scene.visible().remove(0).unwrap();
+            let [x1, y1, x2, y2] = seen.box_xyxy;
+            let inside = x1 > 0 && y1 > 0 && x2 < 128 && y2 < 128;
+            assert!(inside || side > 90.0, "image {index}: {:?}", seen.box_xyxy);
+            assert!(single.records()[index].objects.is_empty());
+        }
+        // Five standard deviations of Binomial(300, 1/5): 5 * sqrt(48) = 35.
+        assert!(
+            counts.iter().all(|count: &i32| (25..=95).contains(count)),
+            "{counts:?}"
+        );
+        assert!(sides[0] < 50.0 && sides[1] > 95.0, "{sides:?}");
+        let few = ShapesDataset::single(&self::config(3), Split::Train).unwrap();
+        for index in 0..3 {
+            assert_eq!(few.pixels(index).unwrap(), single.pixels(index).unwrap());
+        }
+        assert_ne!(
+            few.pixels(0).unwrap(),
+            train(&self::config(3)).pixels(0).unwrap()
+        );
     }
 
     #[test]

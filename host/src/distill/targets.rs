@@ -13,6 +13,7 @@
 //! | `input_size` | `[2]` i64 | height, width of the network input: the batch, padding included |
 //! | `gt_mask_crops` | `[T, 7, 7]` f32 | instance masks inside their boxes, each cell 1 if at least half covered, else 0; `[0, 7, 7]` if any object of the batch has no mask |
 //! | `gt_semantic_seg` | `[N, H, W]` i64 | in segmentation: 0-based class of every pixel of the network input; 255 ignored or padding |
+//! | `gt_label` | `[N]` i64 | in classification: 0-based class of each image |
 //! | `anchors_xyxy` | `[L, 4]` f32 | anchors, pixels of the network input |
 //! | `points_xy` | `[L, 2]` f32 | their centres |
 //! | `assign.labels` | `[N, L]` i64 | class of the object that the student's assigner matched; -1 background, -2 ignored |
@@ -32,6 +33,7 @@ mod sources;
 
 pub use sources::{Prediction, Sources};
 
+use crate::config::Task;
 use crate::data::Batch;
 use crate::model::Model;
 use crate::plugin::{MethodManifest, Plan};
@@ -84,7 +86,7 @@ pub enum Kind<'a> {
     },
 }
 
-const OF_BATCH: [(&str, OfBatch); 7] = [
+const OF_BATCH: [(&str, OfBatch); 8] = [
     ("gt_boxes_xyxy", of_batch::gt_boxes_xyxy),
     ("gt_labels", of_batch::gt_labels),
     ("gt_batch", of_batch::gt_batch),
@@ -92,6 +94,7 @@ const OF_BATCH: [(&str, OfBatch); 7] = [
     ("input_size", of_batch::input_size),
     ("gt_mask_crops", of_batch::gt_mask_crops),
     ("gt_semantic_seg", of_batch::gt_semantic_seg),
+    ("gt_label", of_batch::gt_label),
 ];
 
 const OF_ASSIGNMENT: [(&str, OfAssignment); 4] = [
@@ -163,6 +166,8 @@ pub(super) fn check_names(manifest: &MethodManifest) -> Result<(), DistillError>
 const OF_EVERY_TASK: [&str; 2] = ["image_sizes", "input_size"];
 /// The ground truth of segmentation.
 const OF_SEGMENTATION: &str = "gt_semantic_seg";
+/// The ground truth of classification.
+const OF_CLASSIFICATION: &str = "gt_label";
 
 /// Pixels of a square input on which anchors of two models are compared.
 const PROBE: usize = 256;
@@ -178,7 +183,7 @@ pub(super) fn check_models(
     for (name, read) in manifest.targets.iter().zip(&plan.target_use) {
         let reason = match find(name) {
             _ if !*read => None,
-            _ if !has_task(models.student, name) => Some(other_task(models.student)),
+            _ if !has_task(models.student, name) => Some(other_task(models.student, name)),
             Some(Kind::FgMask(level)) => level_missing(models, level),
             Some(Kind::OfPrediction { role, .. }) => prediction_missing(models, cast, role),
             _ => None,
@@ -194,19 +199,33 @@ pub(super) fn check_models(
     Ok(())
 }
 
-/// Whether the task of `student` has the target `name`.
-fn has_task(student: &dyn Model, name: &str) -> bool {
-    OF_EVERY_TASK.contains(&name) || student.as_detector().is_some() == (name != OF_SEGMENTATION)
+/// The task that the target `name` belongs to.
+fn task_of(name: &str) -> Task {
+    match name {
+        OF_SEGMENTATION => Task::Segmentation,
+        OF_CLASSIFICATION => Task::Classification,
+        _ => Task::Detection,
+    }
 }
 
-fn other_task(student: &dyn Model) -> String {
-    match student.as_detector() {
-        Some(_) => "it is one of segmentation, and the student is a detector".to_owned(),
-        None => format!(
-            "it is one of detection, and the student is a segmenter, which has {}, {OF_SEGMENTATION}",
-            OF_EVERY_TASK.join(", ")
-        ),
-    }
+/// Whether the task of `student` has the target `name`.
+fn has_task(student: &dyn Model, name: &str) -> bool {
+    OF_EVERY_TASK.contains(&name) || student.task() == task_of(name)
+}
+
+fn other_task(student: &dyn Model, name: &str) -> String {
+    let of = task_of(name).name();
+    let own = match student.task() {
+        Task::Detection => return format!("it is one of {of}, and the student is a detector"),
+        Task::Segmentation => ("segmenter", OF_SEGMENTATION),
+        Task::Classification => ("classifier", OF_CLASSIFICATION),
+    };
+    format!(
+        "it is one of {of}, and the student is a {}, which has {}, {}",
+        own.0,
+        OF_EVERY_TASK.join(", "),
+        own.1
+    )
 }
 
 fn level_missing(models: Models<'_>, level: &str) -> Option<String> {

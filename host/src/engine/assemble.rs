@@ -18,7 +18,7 @@ use super::EngineError;
 use super::checkpoint::Snapshot;
 use super::ema::Ema;
 use super::environment::PluginFacts;
-use super::image_size;
+use super::image_size::FixedSize;
 use super::job::{self, Chosen};
 use super::lr_schedule::LrSchedule;
 use super::optim::{Algorithm, MethodOptimizer, Optimizer, ParamGroups, method_param};
@@ -98,14 +98,13 @@ pub(super) fn methods(
     teachers: &Teachers,
     [total_steps, steps_per_epoch]: [u64; 2],
 ) -> Result<(Methods, Schedule), EngineError> {
-    let student_size = image_size::of_training(&config.data, config.task);
-    let student_size = student_size.map(|size| image_size::padded(size, student.size_divisor()));
+    let fixed = FixedSize::of_training(config, student.size_divisor());
     let models = teachers
         .iter()
-        .map(|(name, t)| (name.clone(), t.as_bound(student_size)));
+        .map(|(name, t)| (name.clone(), t.as_bound(fixed)));
     let models = Models {
         student,
-        student_size,
+        student_size: fixed.map(|fixed| fixed.padded),
         teachers: &models.collect(),
     };
     bind(config, chosen, models, [total_steps, steps_per_epoch])

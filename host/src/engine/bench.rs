@@ -16,7 +16,7 @@ use super::EngineError;
 use super::assemble::learner;
 use super::job::{Chosen, choose, configured, teacher_names};
 use super::step::{Learner, StepPosition, StepReport};
-use super::teacher::{Teacher, Teachers};
+use super::teacher::{Teacher, Teachers, views};
 use super::train::Datasets;
 use super::weights::ModelWeights;
 
@@ -78,8 +78,7 @@ pub(super) fn untrained_learner(
         let model = build(&teacher.model)?;
         let state = model::initial_state(model.as_ref(), config.seed);
         let weights = ModelWeights::from_state(model.as_ref(), &state)?;
-        let transform = &config.data.transform;
-        let teacher = Teacher::new(model, weights, teacher, transform);
+        let teacher = Teacher::new(model, weights, teacher, config);
         teachers.insert(name, teacher);
     }
     let lengths = [total_steps, steps_per_epoch];
@@ -106,10 +105,12 @@ impl StepBench {
         let num_classes = datasets.train.classes().len();
         let divisor = model::build(&config.student, config.task, num_classes)?.size_divisor();
         let options = LoaderOptions::training(&config.data, config.seed, divisor);
-        let loader = Loader::new(datasets.train, options)?;
+        let loader = Loader::new(Arc::clone(&datasets.train), options.clone())?;
         let per_epoch = loader.batches_per_epoch() as u64;
         let lengths = [total_steps, per_epoch];
         let learner = untrained_learner(config, &chosen, num_classes, lengths)?;
+        let options = options.with_views(views(&learner.teachers));
+        let loader = Loader::new(datasets.train, options)?;
         Ok(StepBench {
             learner,
             source: Source::Loader {

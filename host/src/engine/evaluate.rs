@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::config::{DataConfig, EvalConfig};
-use crate::data::{Batch, Dataset, Loader, LoaderOptions};
+use crate::config::{DataConfig, EvalConfig, Task};
+use crate::data::{Batch, Dataset, Loader, LoaderOptions, ViewSpec};
 use crate::distill::Distiller;
 use crate::distill::taps::STUDENT;
 use crate::eval::Metrics;
@@ -14,9 +14,10 @@ use crate::model::{ForwardRequest, Model};
 use crate::plugin::CallInfo;
 
 use super::EngineError;
-use super::teacher::{Teachers, model_taps, sources, teach};
+use super::teacher::{Teachers, model_taps, sources, teach, views};
 
 mod boxes;
+mod classes;
 mod labels;
 
 /// Evaluation mode, to the end, without taps.
@@ -49,14 +50,23 @@ pub struct EvaluationSet<'a> {
 impl EvaluationSet<'_> {
     /// Every image once, in order.
     fn loader(&self, size_divisor: usize) -> Result<Loader, EngineError> {
+        self.loader_with(size_divisor, Vec::new())
+    }
+
+    /// The same, with the views of teachers.
+    fn loader_with(
+        &self,
+        size_divisor: usize,
+        views: Vec<ViewSpec>,
+    ) -> Result<Loader, EngineError> {
         let (size, limit) = (self.eval.batch_size, self.eval.max_images);
         let options = LoaderOptions::evaluation(self.data, size, size_divisor, limit);
+        let options = options.with_views(views);
         Ok(Loader::new(Arc::clone(self.dataset), options)?)
     }
 }
 
-/// The normalised images of a batch, `[N, 3, H, W]`. It keeps its own: teachers of other images make
-/// theirs from these.
+/// The normalised images of a batch, `[N, 3, H, W]`; it keeps its own.
 fn images_of(batch: &Batch, device: &Device) -> Tensor<4> {
     let pixels = TensorData::new(batch.images.clone(), batch.shape);
     Tensor::from_data(pixels, device)
@@ -72,13 +82,22 @@ pub fn evaluate(
     set: EvaluationSet<'_>,
 ) -> Result<Evaluation, EngineError> {
     let Some(detector) = model.as_detector() else {
-        return labels::score(model, weights, set);
+        return match model.task() {
+            Task::Classification => classes::score(model, weights, set),
+            Task::Detection | Task::Segmentation => labels::score(model, weights, set),
+        };
     };
-    boxes::score(detector, &weights[0].device(), set, |images, _| {
-        let forward = detector.forward(weights, images, &FULL_PASS);
-        let head = forward.head().expect("a full pass ends at the head");
-        Ok(head.clone())
-    })
+    boxes::score(
+        detector,
+        &weights[0].device(),
+        set,
+        Vec::new(),
+        |images, _| {
+            let forward = detector.forward(weights, images, &FULL_PASS);
+            let head = forward.head().expect("a full pass ends at the head");
+            Ok(head.clone())
+        },
+    )
 }
 
 /// Evaluates the head on a method's maps, with the ground truth of the evaluation images fed to the
@@ -105,7 +124,7 @@ pub fn evaluate_oracle(
         stop_at_taps: !distiller.reads_predictions(STUDENT),
     };
     let device = weights[0].device();
-    boxes::score(detector, &device, set, |images, batch| {
+    boxes::score(detector, &device, set, views(teachers), |images, batch| {
         let taught = teach(teachers, batch, &images, |name, _| {
             (
                 distiller.teacher_taps(name),

@@ -18,7 +18,7 @@ use crate::plugin::{Library, MethodManifest, SearchPath};
 
 use super::assemble;
 use super::environment::Environment;
-use super::image_size;
+use super::image_size::FixedSize;
 use super::interrupt::Interrupt;
 use super::progress::ProgressMode;
 use super::run_dir::RunDir;
@@ -340,21 +340,20 @@ pub(super) fn bind_untrained(
         let built = model::build(architecture, config.task, num_classes)?;
         teachers.insert(name, built);
     }
-    let student_size = image_size::of_training(&config.data, config.task);
-    let student_size = student_size.map(|size| image_size::padded(size, student.size_divisor()));
+    let fixed = FixedSize::of_training(config, student.size_divisor());
     let models = teachers.iter().map(|(name, built)| {
-        let own_size = teacher::own_size(configured(config, name), &config.data.transform);
-        let own = own_size.map(|size| image_size::padded(size, built.size_divisor()));
+        let settings = configured(config, name);
+        let view = teacher::view_of(settings, config, built.size_divisor());
         let model = TeacherModel {
             model: built.as_ref(),
-            has_own_size: own_size.is_some(),
-            size: student_size.map(|size| own.unwrap_or(size)),
+            has_own_size: teacher::has_own_size(settings, &config.data.transform),
+            size: fixed.and_then(|fixed| fixed.seen_in(view.as_ref())),
         };
         (name.clone(), model)
     });
     let models = Models {
         student: student.as_ref(),
-        student_size,
+        student_size: fixed.map(|fixed| fixed.padded),
         teachers: &models.collect(),
     };
     let [total_steps, _] = length(config, datasets)?;
@@ -466,8 +465,7 @@ pub(super) fn load_teacher(
     let weights = super::weights::ModelWeights::from_state(model.as_ref(), &state)?;
     info!("{}: `{}`", said(name), file.display());
     export::check_classes(file, &state, datasets.train.classes())?;
-    let transform = &config.data.transform;
-    Ok(Teacher::new(Arc::from(model), weights, teacher, transform))
+    Ok(Teacher::new(Arc::from(model), weights, teacher, config))
 }
 
 /// A method id as a file name.

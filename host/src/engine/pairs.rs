@@ -7,7 +7,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::config::{Config, ModelConfig, Task};
-use crate::data::{Batch, ImageMeta, ImageTargets};
+use crate::data::{Batch, DatasetError, ImageMeta, ImageTargets, View, ViewSpec};
 use crate::model::{self, Model};
 use crate::rng::KeyedRng;
 
@@ -15,6 +15,7 @@ use super::EngineError;
 use super::bench::untrained_learner;
 use super::job::{Chosen, choose, labels, teacher_names};
 use super::step::StepPosition;
+use super::teacher::views;
 
 /// Optimizer steps that a schedule is laid out for, and the step that is tried: in the middle every
 /// phase that warms up is over.
@@ -25,6 +26,8 @@ const WIDTH: u16 = 110;
 
 /// Images of the batch that is tried.
 const IMAGES: usize = 2;
+/// Inputs are multiples of it, so that no model pads them.
+const DIVISOR: usize = 32;
 
 /// A method on one pair of models.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -84,9 +87,11 @@ impl Pairs {
         if chosen.is_empty() {
             return Ok(None);
         }
+        let input_size = input_size.map(|extent| extent.next_multiple_of(DIVISOR));
         let names = match config.task {
             Task::Detection => model::detector_names(),
             Task::Segmentation => model::segmenter_names(),
+            Task::Classification => model::classifier_names(),
         };
         let teachers: Vec<Option<&str>> = match teacher_names(&chosen).is_empty() {
             false => names.iter().map(|name| Some(*name)).collect(),
@@ -154,15 +159,22 @@ fn name_of(model: &mut ModelConfig, task: Task) -> &mut String {
     match task {
         Task::Detection => &mut model.detector,
         Task::Segmentation => &mut model.segmenter,
+        Task::Classification => &mut model.classifier,
     }
 }
 
-/// Lets the settings say that images are of the size that is tried, where they say one.
+/// Lets the settings say that images are of the size that is tried, where they say one; teachers see as
+/// many times the student's as before.
 fn show(config: &mut Config, input_size: [usize; 2]) {
     let transform = &mut config.data.transform;
-    transform.size = input_size;
+    let full = std::mem::replace(&mut transform.size, input_size);
     if !transform.crop_size.is_empty() {
         transform.crop_size = input_size.to_vec();
+    }
+    for teacher in std::iter::once(&mut config.teacher).chain(config.teachers.values_mut()) {
+        for (axis, extent) in teacher.input_size.iter_mut().enumerate() {
+            *extent = (*extent * input_size[axis]).div_ceil(full[axis]);
+        }
     }
 }
 
@@ -173,7 +185,8 @@ fn trial(
     input_size: [usize; 2],
 ) -> Result<Trial, EngineError> {
     let mut learner = untrained_learner(config, chosen, num_classes, [TOTAL_STEPS, 1])?;
-    let batch = batch(learner.model.as_ref(), input_size, config.seed);
+    let views = views(&learner.teachers);
+    let batch = batch(learner.model.as_ref(), input_size, config.seed, &views)?;
     let at = StepPosition {
         step: TOTAL_STEPS / 2,
         total_steps: TOTAL_STEPS,
@@ -199,37 +212,69 @@ fn trial(
 }
 
 /// Noise with two objects an image, so that every detector has foreground and background, and with every
-/// class among the pixels.
-fn batch(model: &dyn Model, input_size: [usize; 2], seed: u64) -> Batch {
-    let [height, width] = input_size.map(|e| e.next_multiple_of(model.size_divisor()));
+/// class among the pixels. What further views show is noise of their own.
+fn batch(
+    model: &dyn Model,
+    input_size: [usize; 2],
+    seed: u64,
+    views: &[ViewSpec],
+) -> Result<Batch, EngineError> {
+    let padded @ [height, width] = input_size.map(|e| e.next_multiple_of(model.size_divisor()));
     let mut rng = KeyedRng::new("pairs", &[seed]);
-    let pixels = (0..IMAGES * 3 * height * width).map(|_| rng.normal() as f32);
-    let [h, w] = [height as f32, width as f32];
-    let objects = ImageTargets {
-        boxes_xyxy: vec![
+    let mut noise = |[height, width]: [usize; 2]| -> Vec<f32> {
+        let pixels = 0..IMAGES * 3 * height * width;
+        pixels.map(|_| rng.normal() as f32).collect()
+    };
+    let boxes = |[height, width]: [usize; 2]| {
+        let [h, w] = [height as f32, width as f32];
+        vec![
             [0.1 * w, 0.1 * h, 0.45 * w, 0.5 * h],
             [0.3 * w, 0.2 * h, 0.95 * w, 0.9 * h],
-        ],
+        ]
+    };
+    let objects = ImageTargets {
+        boxes_xyxy: boxes(padded),
         labels: vec![0, model.num_classes() - 1],
         ..ImageTargets::default()
     };
     let meta = |image: usize| ImageMeta {
         image_id: image as i64,
-        original_size: [height, width],
-        size: [height, width],
+        original_size: padded,
+        size: padded,
         flipped: false,
     };
-    Batch {
-        images: pixels.collect(),
+    let images = noise(padded);
+    let view = |spec: &ViewSpec| {
+        let size = spec.size(padded);
+        let [height, width] = spec.padded(padded, size)?;
+        Ok(View {
+            spec: spec.clone(),
+            images: noise([height, width]),
+            shape: [IMAGES, 3, height, width],
+            sizes: vec![size; IMAGES],
+            boxes_xyxy: vec![boxes(size); IMAGES],
+        })
+    };
+    let views = views
+        .iter()
+        .map(view)
+        .collect::<Result<_, DatasetError>>()?;
+    Ok(Batch {
+        images,
         shape: [IMAGES, 3, height, width],
         targets: vec![objects; IMAGES],
         metas: (0..IMAGES).map(meta).collect(),
-        label_maps: match model.as_detector() {
-            Some(_) => Vec::new(),
-            None => (0..IMAGES * height * width)
+        label_maps: match model.task() {
+            Task::Segmentation => (0..IMAGES * height * width)
                 .map(|pixel| (pixel % model.num_classes()) as u8)
                 .collect(),
+            Task::Detection | Task::Classification => Vec::new(),
         },
+        labels: match model.task() {
+            Task::Classification => (0..IMAGES).map(|i| i % model.num_classes()).collect(),
+            Task::Detection | Task::Segmentation => Vec::new(),
+        },
+        views,
         ..Batch::default()
-    }
+    })
 }

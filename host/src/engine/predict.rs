@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use burn::tensor::activation::softmax;
 use burn::tensor::{Tensor, TensorData};
 
 use crate::data::{LabelMap, Record, RgbPixels, Transform, decode};
 use crate::detection::Detections;
+use crate::host_values::HostValues;
 use crate::model::Output;
 use crate::segmentation::{View, label_map};
 
@@ -21,6 +23,8 @@ pub enum Predicted {
     Detections(Detections),
     /// A class for every pixel.
     Labels(LabelMap),
+    /// Probability of each class, in label order.
+    Classes(Vec<f32>),
 }
 
 /// Prediction for one file; computed where the weights lie.
@@ -70,6 +74,10 @@ pub fn predict(model: &Trained, path: &Path) -> Result<(Arc<RgbPixels>, Predicte
                 flipped: false,
             };
             Predicted::Labels(label_map(&logits, 0, &view))
+        }
+        Output::Classification(logits) => {
+            let probabilities = softmax(logits, 1);
+            Predicted::Classes(HostValues::of(&probabilities).as_slice().to_vec())
         }
     };
     Ok((Arc::new(pixels), predicted))

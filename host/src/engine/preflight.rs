@@ -36,8 +36,7 @@ pub fn run(
     batch: Batch,
     at: StepPosition,
 ) -> Result<Preflight, EngineError> {
-    let [_, _, height, width] = batch.shape;
-    let taps = bound_taps(learner, [height, width]);
+    let taps = bound_taps(learner, &batch);
     let probe = learner.probe(batch, at)?;
     let mut gradients = probe.method_gradients.iter();
     let mut without_gradient = Vec::new();
@@ -63,7 +62,9 @@ pub fn run(
 }
 
 /// A line for each tap that a method reads, with its extents in every model in which one reads it.
-fn bound_taps(learner: &Learner, input_size: [usize; 2]) -> String {
+fn bound_taps(learner: &Learner, batch: &Batch) -> String {
+    let [_, _, height, width] = batch.shape;
+    let input_size = [height, width];
     let shape = |model: &dyn Model, tap: &TapSpec, size: [usize; 2]| {
         let [height, width] = model.tap_size(tap, size);
         format!("{}×{height}×{width}", tap.channels)
@@ -93,7 +94,7 @@ fn bound_taps(learner: &Learner, input_size: [usize; 2]) -> String {
         }
         for (name, teacher, taps) in &teachers {
             if taps.contains(&tap) {
-                let size = teacher.input_size(input_size);
+                let size = teacher.padded_size(batch);
                 models.push(format!("{name} {}", find(teacher.model(), size)));
             }
         }

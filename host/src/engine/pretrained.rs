@@ -196,6 +196,7 @@ fn made_of(of: &Circumstances<'_>) -> Result<Value, EngineError> {
             "weights": teacher.hash(),
             "model": without_weights(&configured.model),
             "transform": transform_of(configured, transform),
+            "view": teacher.view(),
         });
         teachers.insert(role.clone(), facts);
     }

@@ -282,6 +282,7 @@ fn architecture(model: &ModelConfig, config: &Config) -> String {
     let head = match config.task {
         Task::Detection => &model.detector,
         Task::Segmentation => &model.segmenter,
+        Task::Classification => &model.classifier,
     };
     match model.backbone.as_str() {
         "tiny" => format!("{head}, tiny (width {})", model.tiny_width),
@@ -293,9 +294,12 @@ fn architecture(model: &ModelConfig, config: &Config) -> String {
 pub(super) fn images(config: &Config) -> String {
     let transform = &config.data.transform;
     match transform.resize {
-        ResizeMode::Fixed => format!("{}x{}", transform.size[0], transform.size[1]),
+        ResizeMode::Fixed | ResizeMode::CenterCrop => {
+            format!("{}x{}", transform.size[0], transform.size[1])
+        }
         ResizeMode::KeepRatio => format!("short side {}", transform.short_side),
-        ResizeMode::None => "own size".to_owned(),
+        ResizeMode::None if transform.own_scale == 1.0 => "own size".to_owned(),
+        ResizeMode::None => format!("{} times their own size", transform.own_scale),
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::config::{TeacherConfig, TransformConfig};
-use crate::data::Batch;
+use crate::config::{Config, TeacherConfig};
+use crate::data::{Batch, View, ViewSpec};
 use crate::distill::distiller::TeacherModel;
 use crate::distill::step::{ModelTaps, TapValues};
 use crate::distill::taps::STUDENT;
@@ -15,9 +15,10 @@ use crate::model::{Forward, ForwardRequest, Model};
 
 mod input;
 
-pub use input::{Input, own_size, transform_of};
+pub use input::{has_own_size, transform_of};
 
 use super::EngineError;
+use super::image_size::FixedSize;
 use super::weights::ModelWeights;
 
 /// The teachers of a run, by name.
@@ -31,22 +32,22 @@ pub struct Teacher {
     weights: ModelWeights,
     hash: String,
     /// None where it sees the student's images.
-    input: Option<Input>,
+    view: Option<ViewSpec>,
 }
 
 impl Teacher {
-    /// Freezes `weights`, as `config` describes the teacher of a student that sees images of
-    /// `student`; the hash of the weights is taken now.
+    /// Freezes `weights`, as `config` describes the teacher in a run of `run`; the hash of the weights is
+    /// taken now.
     #[must_use]
     pub fn new(
         model: Arc<dyn Model>,
         weights: ModelWeights,
         config: &TeacherConfig,
-        student: &TransformConfig,
+        run: &Config,
     ) -> Self {
         let hash = weights.hash();
         Teacher {
-            input: Input::new(config, student, model.size_divisor()),
+            view: view_of(config, run, model.size_divisor()),
             model,
             weights,
             hash,
@@ -68,32 +69,42 @@ impl Teacher {
         self.model.as_ref()
     }
 
-    /// What methods are bound to, where the student's training images all have the padded size
-    /// `student`, if they have one.
+    /// What methods are bound to, where all training images have the size `fixed`, if they have one.
     #[must_use]
-    pub fn as_bound(&self, student: Option<[usize; 2]>) -> TeacherModel<'_> {
+    pub fn as_bound(&self, fixed: Option<FixedSize>) -> TeacherModel<'_> {
         TeacherModel {
             model: self.model.as_ref(),
-            size: student.map(|size| self.input_size(size)),
+            size: fixed.and_then(|fixed| fixed.seen_in(self.view())),
             has_own_size: self
-                .input
+                .view
                 .as_ref()
-                .is_some_and(|input| input.size().is_some()),
+                .is_some_and(|view| view.scale != [1.0, 1.0]),
         }
     }
 
-    /// `[height, width]` of its images with padding, where the student's have `student`.
+    /// The view that it sees of each image; none where it sees the student's.
     #[must_use]
-    pub fn input_size(&self, student: [usize; 2]) -> [usize; 2] {
-        let own = self.input.as_ref().and_then(Input::padded_size);
-        own.unwrap_or(student)
+    pub fn view(&self) -> Option<&ViewSpec> {
+        self.view.as_ref()
     }
 
-    /// `[height, width]` of an image without padding, where the student's has `student`.
+    fn view_in<'a>(&self, batch: &'a Batch) -> Option<&'a View> {
+        let view = batch.view(self.view.as_ref()?);
+        Some(view.expect("batches for teachers are made with the views of `views`"))
+    }
+
+    /// `[height, width]` of the images of a batch with padding, as it sees them.
     #[must_use]
-    pub fn image_size(&self, student: [usize; 2]) -> [usize; 2] {
-        let own = self.input.as_ref().and_then(Input::size);
-        own.unwrap_or(student)
+    pub fn padded_size(&self, batch: &Batch) -> [usize; 2] {
+        let [_, _, height, width] = self.view_in(batch).map_or(batch.shape, |view| view.shape);
+        [height, width]
+    }
+
+    /// `[height, width]` of an image of a batch without padding, as it sees it.
+    #[must_use]
+    pub fn image_size(&self, batch: &Batch, image: usize) -> [usize; 2] {
+        let view = self.view_in(batch);
+        view.map_or(batch.metas[image].size, |view| view.sizes[image])
     }
 
     /// Hash of its weights and buffers.
@@ -104,12 +115,15 @@ impl Teacher {
 
     /// The images of a batch as this teacher sees them, `[N, 3, H, W]` on its device; none where it
     /// sees the student's.
+    ///
+    /// # Panics
+    /// If the batch was made without the view that [`views`] names for it.
     #[must_use]
     pub fn own_images(&self, batch: &Batch) -> Option<Tensor<4>> {
-        let input = self.input.as_ref()?;
-        let (pixels, shape) = input.images(batch);
+        let view = self.view_in(batch)?;
         let device = self.weights.device();
-        Some(Tensor::from_data(TensorData::new(pixels, shape), &device))
+        let pixels = TensorData::new(view.images.clone(), view.shape);
+        Some(Tensor::from_data(pixels, &device))
     }
 
     /// Taps `names` of `images` `[N, 3, H, W]`, which lie where its weights do, computed no deeper than
@@ -144,6 +158,26 @@ impl Teacher {
             })
         }
     }
+}
+
+/// The view of each image that the teacher of `config`, whose model wants multiples of `size_divisor`,
+/// sees in a run of `run`; none where it sees the student's.
+#[must_use]
+pub fn view_of(config: &TeacherConfig, run: &Config, size_divisor: usize) -> Option<ViewSpec> {
+    let grid_scale = run.student.pyramid_scale / config.model.pyramid_scale;
+    input::view_of(config, &run.data.transform, grid_scale, size_divisor)
+}
+
+/// The views that batches for `teachers` are made with, each once.
+#[must_use]
+pub fn views(teachers: &Teachers) -> Vec<ViewSpec> {
+    let mut views: Vec<ViewSpec> = Vec::new();
+    for view in teachers.values().filter_map(Teacher::view) {
+        if !views.contains(view) {
+            views.push(view.clone());
+        }
+    }
+    views
 }
 
 /// Each teacher on a batch whose student sees `images`: the taps, and whether to go to the end, that

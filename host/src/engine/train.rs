@@ -34,7 +34,7 @@ use super::progress::{ProgressMode, StepReport as ProgressReport, TrainProgress}
 use super::run_dir::RunDir;
 use super::step::{Learner, StepPosition};
 use super::step_times::StepTimes;
-use super::teacher::Teachers;
+use super::teacher::{Teachers, views};
 
 /// Training and evaluation images.
 #[derive(Clone)]
@@ -180,7 +180,8 @@ impl<'a> Session<'a> {
         let num_classes = run.datasets.train.classes().len();
         let built = model::build(&config.student, config.task, num_classes)?;
         let model: Arc<dyn Model> = Arc::from(built);
-        let options = LoaderOptions::training(&config.data, config.seed, model.size_divisor());
+        let options = LoaderOptions::training(&config.data, config.seed, model.size_divisor())
+            .with_views(views(&run.teachers));
         let loader = Loader::new(Arc::clone(&run.datasets.train), options)?;
         let [total_steps, steps_per_epoch] = length(&loader, &config.train)?;
 

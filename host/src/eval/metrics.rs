@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::classification::ClassificationMetrics;
 use super::coco::CocoMetrics;
 use super::segmentation::SegmentationMetrics;
 
@@ -15,6 +16,8 @@ pub enum Metrics {
     Detection(CocoMetrics),
     /// mIoU, accuracies and IoU by class.
     Segmentation(SegmentationMetrics),
+    /// Accuracies, over all and by class.
+    Classification(ClassificationMetrics),
 }
 
 impl Metrics {
@@ -29,6 +32,7 @@ impl Metrics {
                     .collect()
             }
             Metrics::Segmentation(m) => m.named(),
+            Metrics::Classification(m) => m.named(),
         }
     }
 
@@ -56,6 +60,7 @@ impl Metrics {
                 ("aAcc", m.aacc),
                 ("fwIoU", m.fwiou),
             ],
+            Metrics::Classification(m) => m.columns(),
         }
     }
 
@@ -83,6 +88,7 @@ impl fmt::Display for Metrics {
         match self {
             Metrics::Detection(m) => m.fmt(f),
             Metrics::Segmentation(m) => m.fmt(f),
+            Metrics::Classification(m) => m.fmt(f),
         }
     }
 }

@@ -17,7 +17,7 @@ use super::validate::validate;
 use super::{
     Forward, ForwardRequest, Model, ModelError, Output, ParamSpec, Part, SegmenterEntry, TapSpec,
 };
-use crate::config::{ModelConfig, NormKind};
+use crate::config::{ModelConfig, NormKind, Task};
 use crate::maps::Maps;
 
 inventory::submit! {
@@ -120,6 +120,10 @@ impl DeepLab {
 }
 
 impl Model for DeepLab {
+    fn task(&self) -> Task {
+        Task::Segmentation
+    }
+
     fn specs(&self) -> &[ParamSpec] {
         &self.specs
     }

@@ -14,7 +14,7 @@ use super::pyramid_scale::{LevelSizes, PyramidScale};
 use super::resnet::{ResNet, Variant};
 use super::{Detector, Forward, ForwardRequest, Model, Output, ParamSpec, TapSpec, map_size};
 use crate::boxes::BoxXyxy;
-use crate::config::{BoxLoss, ModelConfig};
+use crate::config::{BoxLoss, ModelConfig, Task};
 use crate::data::ImageTargets;
 use crate::detection::{
     self, AnchorGenerator, Assignment, BoxCoder, Detections, HeadOutput, LocationLosses,
@@ -147,6 +147,10 @@ impl<R: Rules> OneStage<R> {
 }
 
 impl<R: Rules + 'static> Model for OneStage<R> {
+    fn task(&self) -> Task {
+        Task::Detection
+    }
+
     fn specs(&self) -> &[ParamSpec] {
         &self.specs
     }

@@ -19,7 +19,7 @@ use super::fcos::Fcos;
 use super::resnet::{BlockKind, Variant};
 use super::retinanet::RetinaNet;
 use super::{Detector, ForwardRequest, Model};
-use crate::config::{BoxLoss, DeeplabConfig, FcosConfig, ModelConfig, NormKind, Task};
+use crate::config::{BoxLoss, DeeplabConfig, FcosConfig, ModelConfig, NormKind, Task, VitConfig};
 use crate::detection::HeadOutput;
 use crate::state::{Array, StateDict};
 
@@ -31,6 +31,7 @@ pub(super) fn small_config() -> ModelConfig {
     ModelConfig {
         detector: "retinanet".into(),
         segmenter: "deeplabv3".into(),
+        classifier: "convnet".into(),
         backbone: "tiny".into(),
         tiny_width: 4,
         tiny_blocks: [1, 1, 1, 1],
@@ -64,6 +65,14 @@ pub(super) fn small_config() -> ModelConfig {
             aspp_channels: 8,
             atrous_rates: [1, 2, 3],
             output_stride: 8,
+        },
+        vit: VitConfig {
+            patch_size: 8,
+            dim: 16,
+            depth: 2,
+            heads: 2,
+            mlp_ratio: 2.0,
+            image_size: vec![32, 32],
         },
     }
 }

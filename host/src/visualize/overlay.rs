@@ -1,6 +1,7 @@
 //! Classes of pixels as colours over an image.
 
 use super::canvas::{Canvas, Rect};
+use super::draw::class_color;
 use super::font;
 use crate::data::{IGNORE_LABEL, LabelMap, RgbPixels};
 
@@ -30,6 +31,38 @@ pub fn overlay(pixels: &RgbPixels, labels: &LabelMap, alpha: f32) -> RgbPixels {
 /// the picture's width; a label without a name in `classes` shows its number.
 #[must_use]
 pub fn with_legend(picture: &RgbPixels, labels: &LabelMap, classes: &[String]) -> RgbPixels {
+    let shown = (0..IGNORE_LABEL).filter(|label| labels.data.contains(label));
+    let named = shown.map(|label| {
+        let name = classes.get(usize::from(label)).cloned();
+        let name = name.unwrap_or_else(|| format!("#{label}"));
+        (name, label_color(label))
+    });
+    with_names(picture, named)
+}
+
+/// `picture` with its likeliest class and the probability in percent below it.
+///
+/// # Panics
+/// If there is not a probability for each class, or no class.
+#[must_use]
+pub fn with_class(picture: &RgbPixels, probabilities: &[f32], classes: &[String]) -> RgbPixels {
+    assert_eq!(
+        probabilities.len(),
+        classes.len(),
+        "one probability a class"
+    );
+    let all = probabilities.iter().enumerate();
+    // Of equals the first, as the evaluation has it.
+    let (label, probability) = all
+        .rev()
+        .max_by(|a, b| a.1.total_cmp(b.1))
+        .expect("a model has classes");
+    let text = format!("{} {:.0}", classes[label], 100.0 * probability);
+    with_names(picture, std::iter::once((text, class_color(label))))
+}
+
+/// `picture` with `names` below it, each on its colour.
+fn with_names(picture: &RgbPixels, names: impl Iterator<Item = (String, [u8; 3])>) -> RgbPixels {
     let [height, width] = picture.size;
     let scale = (height.max(width) as f64 / 480.0).round().max(1.0) as usize;
     let letter = font::CELL as usize * scale;
@@ -37,17 +70,14 @@ pub fn with_legend(picture: &RgbPixels, labels: &LabelMap, classes: &[String]) -
     let fitting = (width / letter).saturating_sub(1);
     let mut entries = Vec::new();
     let [mut left, mut top] = [0, height];
-    let shown = (0..IGNORE_LABEL).filter(|label| labels.data.contains(label));
-    for label in shown {
-        let name = classes.get(usize::from(label)).cloned();
-        let name = name.unwrap_or_else(|| format!("#{label}"));
+    for (name, color) in names {
         let name: String = name.chars().take(fitting).collect();
         // Half a letter at each side.
         let extent = (name.chars().count() + 1) * letter;
         if left + extent > width && left > 0 {
             (left, top) = (0, top + line);
         }
-        entries.push((label, name, left, top, extent));
+        entries.push((color, name, left, top, extent));
         left += extent;
     }
     let below = if entries.is_empty() { 0 } else { line };
@@ -57,8 +87,7 @@ pub fn with_legend(picture: &RgbPixels, labels: &LabelMap, classes: &[String]) -
         data: vec![0; size[0] * size[1] * 3],
     });
     canvas.paste([0, 0], picture);
-    for (label, name, left, top, extent) in entries {
-        let color = label_color(label);
+    for (color, name, left, top, extent) in entries {
         let [x1, y1, x2, y2] = [left, top, left + extent, top + line].map(|v| v as i64);
         canvas.fill(Rect { x1, y1, x2, y2 }, color);
         let corner = [left + letter / 2, top + scale].map(|v| v as i64);

@@ -320,17 +320,23 @@ fn ranges_and_rules() {
 
 #[test]
 fn what_one_task_alone_has_is_refused_for_the_other() {
-    let segmentation = "task=segmentation";
+    const COCO: [&str; 4] = [
+        "data.coco.train_images=a",
+        "data.coco.train_annotations=b",
+        "data.coco.val_images=c",
+        "data.coco.val_annotations=d",
+    ];
+    let (segmentation, classification) = ("task=segmentation", "task=classification");
     for (sets, key, word) in [
         (
             &["data.transform.scale_range=[0.5, 2.0]"][..],
             "data.transform.scale_range",
-            "boxes are neither scaled",
+            "only segmentation scales",
         ),
         (
             &["data.transform.crop_size=[64, 64]"],
             "data.transform.crop_size",
-            "boxes are neither scaled",
+            "only segmentation scales",
         ),
         (
             &[segmentation, "data.transform.scale_range=[2.0, 1.0]"],
@@ -350,6 +356,75 @@ fn what_one_task_alone_has_is_refused_for_the_other() {
             ],
             "teacher.input_size",
             "whole images",
+        ),
+        (
+            &["data.transform.area_range=[0.1, 1.0]"],
+            "data.transform.area_range",
+            "may miss what is annotated",
+        ),
+        (
+            &[segmentation, "data.transform.resize=center_crop"],
+            "data.transform.resize",
+            "cuts off",
+        ),
+        (
+            &[classification, "data.transform.crop_size=[64, 64]"],
+            "data.transform.crop_size",
+            "only segmentation scales",
+        ),
+        (
+            &[classification, "data.transform.area_range=[0.9, 0.1]"],
+            "data.transform.area_range",
+            "`[lowest, highest]`",
+        ),
+        (
+            &[classification, "data.transform.aspect_range=[2.0, 1.0]"],
+            "data.transform.aspect_range",
+            "`[lowest, highest]`",
+        ),
+        (
+            &[
+                classification,
+                "data.transform.area_range=[0.1, 1.0]",
+                "data.transform.resize=keep_ratio",
+            ],
+            "data.transform.area_range",
+            "images of one size",
+        ),
+        (
+            &[
+                classification,
+                "data.transform.resize=center_crop",
+                "data.transform.short_side=100",
+            ],
+            "data.transform.size",
+            "`data.transform.short_side` (100)",
+        ),
+        (
+            &[
+                classification,
+                "data.dataset=coco",
+                COCO[0],
+                COCO[1],
+                COCO[2],
+                COCO[3],
+            ],
+            "data.dataset",
+            "`task` is \"classification\"",
+        ),
+        (
+            &[
+                "data.dataset=class_folder",
+                "data.class_folder.train=here",
+                "data.class_folder.val=there",
+            ],
+            "data.dataset",
+            "`task` is \"detection\"",
+        ),
+        (
+            &[classification, "data.class_folder.classes=[\"a\", \"a\"]"],
+            "data.class_folder.classes",
+            "stands twice",
         ),
         (
             &["data.dataset=cityscapes", "data.cityscapes.root=here"],
@@ -378,6 +453,18 @@ fn what_one_task_alone_has_is_refused_for_the_other() {
         let text = found[0].to_string();
         assert!(text.contains(word), "{sets:?}: {text}");
     }
+    let folder = problems(&[], &[classification, "data.dataset=class_folder"]);
+    let keys: Vec<&str> = folder.iter().map(|problem| problem.key.as_str()).collect();
+    assert_eq!(keys, ["data.class_folder.train", "data.class_folder.val"]);
+    ok(
+        &[],
+        &[
+            classification,
+            "data.transform.area_range=[0.08, 1.0]",
+            "data.transform.resize=center_crop",
+            "teacher.input_size=[64, 64]",
+        ],
+    );
     let folder = problems(&[], &[segmentation, "data.dataset=seg_folder"]);
     let keys: Vec<&str> = folder.iter().map(|problem| problem.key.as_str()).collect();
     assert_eq!(

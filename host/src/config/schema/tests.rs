@@ -356,6 +356,8 @@ fn our_own_schema_is_supported() {
         marked,
         [
             "data.cityscapes.root",
+            "data.class_folder.train",
+            "data.class_folder.val",
             "data.coco.train_annotations",
             "data.coco.train_images",
             "data.coco.val_annotations",

@@ -56,14 +56,23 @@ fn teacher(at: &str, teacher: &TeacherConfig, config: &Config, rules: &mut Rules
     let transform = &config.data.transform;
     let whole = transform.crop_size.is_empty() && transform.scale_range == [1.0, 1.0];
     rules.require(size.is_empty() || whole, &key, || {
-        "needs whole images: a crop of the student's (`data.transform.crop_size`, \
-         `data.transform.scale_range`) says nothing of the teacher's scale; leave it `[]`"
-            .to_owned()
+        format!(
+            "needs whole images: a crop of the student's (`data.transform.crop_size`, \
+             `data.transform.scale_range`) says nothing of the teacher's scale; leave it `[]` and give \
+             `{at}.input_scale`"
+        )
     });
-    let fixed = transform.resize == ResizeMode::Fixed;
-    rules.require(size.is_empty() || fixed, &key, || {
-        "needs `data.transform.resize = \"fixed\"`: images that keep their ratio have no size in \
-         common; leave it `[]`"
-            .to_owned()
+    let one_size = matches!(transform.resize, ResizeMode::Fixed | ResizeMode::CenterCrop);
+    rules.require(size.is_empty() || one_size, &key, || {
+        format!(
+            "needs `data.transform.resize` \"fixed\" or \"center_crop\": images that keep their ratio \
+             have no size in common; leave it `[]` and give `{at}.input_scale`"
+        )
     });
+    let scale = teacher.input_scale;
+    rules.require(
+        size.is_empty() || scale == 0.0,
+        &format!("{at}.input_scale"),
+        || format!("`{key}` says it too; leave one of them out (`[]`, or 0)"),
+    );
 }

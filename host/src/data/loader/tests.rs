@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::data::registry::default_config;
-use crate::data::{Object, Record, RgbPixels};
+use crate::data::{IGNORE_LABEL, LabelMap, Object, Record, RgbPixels};
 
 /// `images` images of growing size, filled with their index; the listed ones are broken.
 struct Numbered {
@@ -415,4 +415,123 @@ fn a_broken_label_map_is_as_a_broken_image() {
     strict.on_error = OnError::Error;
     let error = loader(labelled(6), strict).epoch(0, 0).next().unwrap();
     assert_eq!(error.unwrap_err().to_string(), "`labels#4`: broken");
+}
+
+#[test]
+fn images_of_one_class_each_are_cropped_at_random_and_keep_their_label() {
+    use crate::data::{Split, ViewSpec, open};
+    let mut config = default_config();
+    (config.shapes.num_train, config.batch_size) = (12, 4);
+    config.transform.size = [48, 40];
+    let dataset = open(&config, crate::config::Task::Classification, Split::Train).unwrap();
+    let made = |config: &crate::config::DataConfig, training: bool, epoch: u64| {
+        let options = match training {
+            true => LoaderOptions::training(config, 5, 32),
+            false => LoaderOptions::evaluation(config, 4, 32, 0),
+        };
+        let large = ViewSpec {
+            scale: [2.0; 2],
+            mean: config.transform.mean,
+            std: config.transform.std,
+            size_divisor: 32,
+            frame_scale: None,
+        };
+        let options = options.with_views(vec![large]);
+        let loader = Loader::new(Arc::clone(&dataset), options).unwrap();
+        collect(&loader, epoch, 0)
+    };
+    let whole = made(&config, true, 1);
+    config.transform.area_range = [0.08, 1.0];
+    let drawn = made(&config, true, 1);
+    config.workers = 2;
+    assert_same(&drawn, &made(&config, true, 1));
+    for (whole, drawn) in whole.iter().zip(&drawn) {
+        assert_eq!(drawn.shape, [4, 3, 64, 64]);
+        assert_eq!(drawn.views[0].sizes, [[96, 80]; 4]);
+        // Order and mirroring are draws of their own.
+        assert_eq!(whole.metas, drawn.metas);
+        assert_ne!(whole.images, drawn.images);
+        let labels = drawn.metas.iter().map(|meta| {
+            let index = meta.image_id as usize - 1;
+            dataset.class_label(index).unwrap()
+        });
+        assert_eq!(drawn.labels, labels.collect::<Vec<_>>());
+        assert!(drawn.label_maps.is_empty() && drawn.original_label_maps.is_empty());
+    }
+    assert_ne!(drawn[0].images, made(&config, true, 2)[0].images);
+    let evaluated = made(&config, false, 0);
+    config.transform.area_range = [1.0, 1.0];
+    assert_same(&evaluated, &made(&config, false, 0));
+    assert_eq!(
+        evaluated
+            .iter()
+            .map(|batch| batch.labels.len())
+            .sum::<usize>(),
+        12
+    );
+}
+
+/// SHA-256 of pixels, boxes, labels, masks and label maps of two epochs.
+fn hash(loader: &Loader) -> String {
+    use sha2::{Digest, Sha256};
+    let mut hasher = Sha256::new();
+    for epoch in 0..2 {
+        for batch in loader.epoch(epoch, 0) {
+            let batch = batch.unwrap();
+            for value in &batch.images {
+                hasher.update(value.to_bits().to_le_bytes());
+            }
+            hasher.update(&batch.label_maps);
+            let facts = format!("{:?} {:?} {:?}", batch.shape, batch.targets, batch.metas);
+            hasher.update(facts);
+        }
+    }
+    crate::state::hex(&hasher.finalize())
+}
+
+#[test]
+fn batches_are_those_that_earlier_versions_made() {
+    use crate::config::Task;
+    use crate::data::{Split, open};
+    let of = |task: Task, training: bool, change: fn(&mut crate::config::DataConfig)| {
+        let mut config = default_config();
+        (config.shapes.num_train, config.shapes.num_val) = (6, 6);
+        config.shapes.size = [48, 64];
+        (config.batch_size, config.workers) = (3, 0);
+        change(&mut config);
+        let options = match training {
+            true => LoaderOptions::training(&config, 7, 32),
+            false => LoaderOptions::evaluation(&config, 3, 32, 0),
+        };
+        let dataset = open(&config, task, Split::Train).unwrap();
+        hash(&Loader::new(dataset, options).unwrap())
+    };
+    let keep_ratio = |config: &mut crate::config::DataConfig| {
+        config.transform.resize = crate::config::ResizeMode::KeepRatio;
+        (config.transform.short_side, config.transform.long_side) = (40, 50);
+    };
+    let cropped = |config: &mut crate::config::DataConfig| {
+        config.transform.size = [64, 80];
+        config.transform.scale_range = [0.5, 2.0];
+        config.transform.crop_size = vec![56, 72];
+    };
+    let own_size = |config: &mut crate::config::DataConfig| {
+        config.transform.resize = crate::config::ResizeMode::None;
+    };
+    let found = [
+        of(Task::Detection, true, |_| ()),
+        of(Task::Detection, true, keep_ratio),
+        of(Task::Detection, false, own_size),
+        of(Task::Segmentation, true, cropped),
+        of(Task::Segmentation, false, keep_ratio),
+    ];
+    // Recorded before an image could have further views: checkpoints go on with the same images.
+    let recorded = [
+        "b119141427922c8f8ebd956779b82723bff8ea13f9a354de58794bd0dbb6533b",
+        "d30bd075d4aae2489b851f318f39058c72d6c934fb3853d314ca751760da54df",
+        "9549961031342334717536e76a53d2dc80209f720e4ff60e07ff375dfbc44a8b",
+        "1cee5c58e71610209eabe549f9bf57fb30dcd888d1a4c9b0dbb7752e8f1ba2fe",
+        "a0e72e0151fbcc0bb54b6e724fa7aa8ea9dcda993661380818d6c752ba04a420",
+    ];
+    assert_eq!(found, recorded);
 }

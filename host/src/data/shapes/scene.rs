@@ -12,6 +12,9 @@ const MEDIUM: [f64; 2] = [34.0, 72.0];
 /// From this side on an object is "large" to COCO (96² pixels); needs an image with room for it.
 const LARGE: f64 = 102.0;
 
+/// Side of an image's only object, as a share of the image's shorter side.
+const SINGLE: [f64; 2] = [1.0 / 3.0, 0.8];
+
 /// Objects of one image, from back to front.
 pub(super) struct Scene {
     /// `[height, width]`.
@@ -106,6 +109,32 @@ impl Scene {
             });
         }
         Scene { size, items }
+    }
+
+    /// Draws the one object of the image that `key` names: any class, from a third to four fifths of the
+    /// shorter side, near enough to the middle that the border cuts nothing off but corners of the
+    /// largest.
+    pub(super) fn single(size: [usize; 2], key: [u64; 3]) -> Self {
+        let rng = &mut KeyedRng::new("shapes single", &key);
+        let shorter = size[0].min(size[1]) as f64;
+        let class = rng.below(CLASSES.len());
+        let side = rng.range(SINGLE[0], SINGLE[1]) * shorter;
+        let axis = direction(rng);
+        let stretch = rng.range(0.8, 1.25) as f32;
+        // Half the diagonal of what a stretched object fills.
+        let reach = (0.75 * side).min(shorter / 2.0);
+        let [y, x] = size.map(|extent| rng.range(reach, extent as f64 - reach));
+        let item = Item {
+            class,
+            centre: [x as f32, y as f32],
+            half: (side / 2.0) as f32,
+            axis,
+            stretch,
+        };
+        Scene {
+            size,
+            items: vec![item],
+        }
     }
 
     /// Which object is seen at each pixel, row-major; `None`: ground or clutter.

@@ -251,6 +251,17 @@ fn reds(sample: &Sample) -> Vec<Option<u8>> {
     plane.iter().map(|v| (*v != 0.0).then(|| byte(v))).collect()
 }
 
+fn labelled_sample(
+    transform: &Transform,
+    record: &Record,
+    pixels: &RgbPixels,
+    labels: &LabelMap,
+    augmentation: &Augmentation,
+) -> Sample {
+    let geometry = transform.augmented(pixels.size, augmentation);
+    transform.sample(record, pixels, &geometry, Some(labels))
+}
+
 fn unscaled() -> Transform {
     let mut config = default_config().transform;
     config.resize = ResizeMode::None;
@@ -274,7 +285,7 @@ fn labels_stay_on_their_pixels_through_crop_and_flip() {
             }),
             flip: round % 2 == 0,
         };
-        let sample = transform.apply_labelled(&record, &pixels, &labels, &augmentation);
+        let sample = labelled_sample(&transform, &record, &pixels, &labels, &augmentation);
         let map = sample.label_map.as_ref().unwrap();
         assert_eq!(map.size, augmentation.crop.unwrap().size);
         assert_eq!(sample.meta.size, map.size);
@@ -304,7 +315,7 @@ fn crops_reach_both_ends() {
             crop,
             ..Augmentation::NONE
         };
-        let sample = unscaled().apply_labelled(&record, &pixels, &labels, &augmentation);
+        let sample = labelled_sample(&unscaled(), &record, &pixels, &labels, &augmentation);
         sample.label_map.unwrap().data[0]
     };
     assert_eq!([0.0, 0.33].map(first), [0, 0]);
@@ -330,7 +341,7 @@ fn scaled_images_and_labels_have_one_geometry() {
             scale,
             ..Augmentation::NONE
         };
-        let sample = unscaled().apply_labelled(&record, &pixels, &labels, &augmentation);
+        let sample = labelled_sample(&unscaled(), &record, &pixels, &labels, &augmentation);
         let expected = size.map(|extent| (extent as f64 * scale).round() as usize);
         assert_eq!(sample.meta.size, expected);
         let map = sample.label_map.as_ref().unwrap();

@@ -23,6 +23,13 @@ pub(super) fn gt_semantic_seg(batch: &Batch) -> Target {
     }
 }
 
+pub(super) fn gt_label(batch: &Batch) -> Target {
+    Target {
+        shape: vec![batch.labels.len()],
+        values: TargetValues::I64(batch.labels.iter().map(|&l| l as i64).collect()),
+    }
+}
+
 pub(super) fn gt_labels(batch: &Batch) -> Target {
     let values: Vec<i64> = batch
         .targets

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor};
 
 use super::{Evaluation, EvaluationSet, images_of};
-use crate::data::Batch;
+use crate::data::{Batch, ViewSpec};
 use crate::detection::HeadOutput;
 use crate::engine::EngineError;
 use crate::eval::Metrics;
@@ -11,17 +11,20 @@ use crate::eval::coco::{self, GroundTruth};
 use crate::eval::detector::to_predictions;
 use crate::model::Detector;
 
-/// Scores what `head` gives for each batch of normalised images `[N, 3, H, W]` on `device`.
+/// Scores what `head` gives for each batch of normalised images `[N, 3, H, W]` on `device`, made with
+/// further `views`.
 pub(super) fn score(
     detector: &dyn Detector,
     device: &Device,
     set: EvaluationSet<'_>,
+    views: Vec<ViewSpec>,
     mut head: impl FnMut(Tensor<4>, &Batch) -> Result<HeadOutput, EngineError>,
 ) -> Result<Evaluation, EngineError> {
     let truth = GroundTruth::from_dataset(set.dataset.as_ref(), set.eval.max_images);
     let category_ids = truth.category_ids();
     let mut predictions = Vec::new();
-    for batch in set.loader(detector.size_divisor())?.epoch(0, 0) {
+    let loader = set.loader_with(detector.size_divisor(), views)?;
+    for batch in loader.epoch(0, 0) {
         let batch = batch?;
         let [_, _, height, width] = batch.shape;
         let head = head(images_of(&batch, device), &batch)?;

@@ -193,9 +193,12 @@ fn teacher(from: &From<'_>, name: &str, stage: &Stage) -> Result<TeacherConfig, 
         .map_err(|reason| format!("`teacher_input_scale = {scale}`: {reason}"))?;
     teacher.mean = seen.mean.to_vec();
     teacher.std = seen.std.to_vec();
-    teacher.input_size = match seen.resize {
-        ResizeMode::Fixed => seen.size.to_vec(),
-        _ => Vec::new(),
+    // Of whole images of one size the extents are known; of others their ratio to the student's.
+    let whole = seen.crop_size.is_empty() && seen.scale_range == [1.0, 1.0];
+    let one_size = matches!(seen.resize, ResizeMode::Fixed | ResizeMode::CenterCrop);
+    (teacher.input_size, teacher.input_scale) = match whole && one_size {
+        true => (seen.size.to_vec(), 0.0),
+        false => (Vec::new(), scale / stage.input_scale),
     };
     Ok(teacher)
 }
@@ -211,19 +214,14 @@ fn scaled(transform: &TransformConfig, scale: f64) -> Result<TransformConfig, St
         size: transform.size.map(extent),
         short_side: extent(transform.short_side),
         long_side: extent(transform.long_side),
+        own_scale: transform.own_scale * scale,
         crop_size: transform.crop_size.iter().map(|e| extent(*e)).collect(),
         ..transform.clone()
     };
     let (key, extents) = match scaled.resize {
         ResizeMode::KeepRatio => ("data.transform.short_side", vec![scaled.short_side]),
-        ResizeMode::None => {
-            return Err(
-                "`data.transform.resize = \"none\"` leaves images their own size; choose \"fixed\" or \
-                 \"keep_ratio\""
-                    .to_owned(),
-            );
-        }
-        _ => ("data.transform.size", scaled.size.to_vec()),
+        ResizeMode::Fixed | ResizeMode::CenterCrop => ("data.transform.size", scaled.size.to_vec()),
+        ResizeMode::None => ("data.transform.crop_size", Vec::new()),
     };
     let all = extents.iter().chain(&scaled.crop_size);
     match all.min() {

@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 
+use crate::classification;
 use crate::data::Batch;
 use crate::detection::Assignment;
 use crate::model::{Model, Output};
@@ -11,8 +12,8 @@ use crate::segmentation;
 pub(super) enum Truth<'a> {
     /// Objects matched to the student's anchors.
     Detection(Assignment),
-    /// A class for every pixel of the network input.
-    Segmentation(&'a Batch),
+    /// Classes of pixels or of images, as the batch has them.
+    Labels(&'a Batch),
 }
 
 impl<'a> Truth<'a> {
@@ -21,7 +22,7 @@ impl<'a> Truth<'a> {
         let [_, _, height, width] = batch.shape;
         match student.as_detector() {
             Some(detector) => Truth::Detection(detector.assign([height, width], &batch.targets)),
-            None => Truth::Segmentation(batch),
+            None => Truth::Labels(batch),
         }
     }
 
@@ -36,8 +37,12 @@ impl<'a> Truth<'a> {
                 let detector = student.as_detector().expect("it was matched as one");
                 detector.losses(head, assignment)
             }
-            (Truth::Segmentation(batch), Output::Segmentation(logits)) => {
+            (Truth::Labels(batch), Output::Segmentation(logits)) => {
                 vec![("loss_ce", segmentation::cross_entropy(logits, batch))]
+            }
+            (Truth::Labels(batch), Output::Classification(logits)) => {
+                let loss = classification::cross_entropy(logits, &batch.labels);
+                vec![("loss_ce", loss)]
             }
             _ => unreachable!("a model gives the output of its task"),
         }
@@ -47,7 +52,7 @@ impl<'a> Truth<'a> {
     pub(super) fn assignment(&self) -> Option<&Assignment> {
         match self {
             Truth::Detection(assignment) => Some(assignment),
-            Truth::Segmentation(_) => None,
+            Truth::Labels(_) => None,
         }
     }
 }

@@ -60,6 +60,7 @@ pub struct Bench {
     host: Box<FakeHost>,
     pub(super) seed: u64,
     detach_student: bool,
+    stage: u32,
     phase: u32,
     cancel: Box<u32>,
     pub(super) declared: Declared,
@@ -106,6 +107,7 @@ impl Bench {
             }),
             seed: 1,
             detach_student: false,
+            stage: 0,
             phase: 0,
             cancel: Box::new(0),
             declared: Declared::default(),
@@ -232,6 +234,11 @@ impl Bench {
             }
         }
         self.declared = declared;
+        // A plan that reads no target needs none to be set.
+        if self.declared.target_uses.len() == self.target_names.len() {
+            let empty = |name: &&str| Target::Floats(Owned::new(name, &[0], Vec::new()));
+            self.targets = self.target_names.iter().map(empty).collect();
+        }
         Ok(())
     }
 
@@ -447,7 +454,12 @@ impl Bench {
         self.detach_student = detach;
     }
 
-    /// Sets the phase of all further calls, an index into those of the plan's first stage; 0 at first.
+    /// Sets the stage of all further calls, an index into those of the plan; 0 at first.
+    pub fn set_stage(&mut self, stage: u32) {
+        self.stage = stage;
+    }
+
+    /// Sets the phase of all further calls, an index into those of the stage; 0 at first.
     pub fn set_phase(&mut self, phase: u32) {
         self.phase = phase;
     }
@@ -459,6 +471,7 @@ impl Bench {
 
     pub(super) fn call(&mut self) -> kd_abi::KdCall {
         let mut call = host::call(&raw mut *self.host, self.seed, &raw const *self.cancel);
+        call.stage = self.stage;
         call.phase = self.phase;
         if self.detach_student {
             call.flags |= KD_CALL_DETACH_STUDENT;

@@ -290,12 +290,25 @@ fn teachers_that_cannot_be_meant_are_refused() {
         let text = message(&[], &[set]);
         assert!(text.contains(needle), "{set}: {text}");
     }
-    let text = message(
-        &[],
-        &[
-            "teacher.input_size=[64, 64]",
-            "data.transform.resize=keep_ratio",
-        ],
-    );
-    assert!(text.contains("keep their ratio"), "{text}");
+    for (set, needle) in [
+        ("data.transform.resize=keep_ratio", "keep their ratio"),
+        (
+            "teacher.input_scale=2.0",
+            "`teacher.input_size` says it too",
+        ),
+        (
+            "teachers.big.input_scale=2.0",
+            "`teachers.big.input_size` says it too",
+        ),
+    ] {
+        let text = message(&[], &["teacher.input_size=[64, 64]", set]);
+        assert!(text.contains(needle), "{set}: {text}");
+    }
+    let text = message(&[], &["teacher.input_scale=-1.0"]);
+    assert!(text.contains("teacher.input_scale"), "{text}");
+    let ratio = [
+        "teacher.input_scale=2.0",
+        "data.transform.resize=keep_ratio",
+    ];
+    assert_eq!(ok(&[], &ratio).config.teacher.input_scale, 2.0);
 }
