@@ -155,10 +155,6 @@ pub(super) fn vit_config() -> ModelConfig {
     }
 }
 
-pub(super) fn build_classifier(config: &ModelConfig, num_classes: usize) -> Box<dyn Model> {
-    crate::model::build(config, Task::Classification, num_classes).unwrap()
-}
-
 pub(super) fn golden_path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../tests/golden")
