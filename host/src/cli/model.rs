@@ -117,7 +117,10 @@ fn taps(args: &TapsArgs) -> anyhow::Result<i32> {
         plugin: args.plugin.clone(),
         ..RunSourceArgs::default()
     };
-    let config = source.resolve()?.config;
+    let mut config = source.resolve()?.config;
+    if let Some(&[height, width]) = args.input_size.as_deref() {
+        config.fit_image_sizes_to([height as usize, width as usize]);
+    }
     let num_classes = match args.num_classes {
         Some(count) => count as usize,
         None => open(&config.data, config.task, Split::Val)?.classes().len(),

@@ -109,6 +109,7 @@ impl Pairs {
                         *name_of(model, task) = (*teacher).to_owned();
                     }
                 }
+                config.fit_image_sizes_to(input_size);
                 let verdict = match trial(&config, &chosen, num_classes, input_size) {
                     Ok(trial) => Verdict::Works(trial),
                     Err(error) => Verdict::Refused(error.to_string()),

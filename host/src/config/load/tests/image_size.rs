@@ -1,5 +1,6 @@
 //! Sizes of the images of vision transformers.
 
+use super::super::super::ResizeMode;
 use super::*;
 
 const VIT: &str = "
@@ -114,4 +115,11 @@ fn derived_settings_are_fitted_to_their_images() {
     config.fit_image_sizes();
     assert_eq!(config.student.vit.image_size, [48, 32]);
     assert_eq!(config.teacher.model.vit.image_size, [96, 64]);
+    config.fit_image_sizes_to([24, 16]);
+    assert_eq!(config.student.vit.image_size, [24, 16]);
+    assert_eq!(config.teacher.model.vit.image_size, [48, 32]);
+    // Images without a common size leave what was given.
+    config.data.transform.resize = ResizeMode::None;
+    config.fit_image_sizes();
+    assert_eq!(config.student.vit.image_size, [24, 16]);
 }
