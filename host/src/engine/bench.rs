@@ -79,7 +79,7 @@ pub(super) fn untrained_learner(
         let state = model::initial_state(model.as_ref(), config.seed);
         let weights = ModelWeights::from_state(model.as_ref(), &state)?;
         let transform = &config.data.transform;
-        let teacher = Teacher::new(model, weights, teacher, transform);
+        let teacher = Teacher::new(model, weights, teacher, transform, 1.0);
         teachers.insert(name, teacher);
     }
     let lengths = [total_steps, steps_per_epoch];

@@ -460,7 +460,13 @@ pub(super) fn load_teacher(
     info!("{}: `{}`", said(name), file.display());
     export::check_classes(file, &state, datasets.train.classes())?;
     let transform = &config.data.transform;
-    Ok(Teacher::new(Arc::from(model), weights, teacher, transform))
+    Ok(Teacher::new(
+        Arc::from(model),
+        weights,
+        teacher,
+        transform,
+        1.0,
+    ))
 }
 
 /// A method id as a file name.

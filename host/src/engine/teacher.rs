@@ -15,7 +15,7 @@ use crate::model::{Forward, ForwardRequest, Model};
 
 mod input;
 
-pub use input::{has_own_size, transform_of};
+pub use input::{has_own_size, transform_of, view_of};
 
 use super::EngineError;
 use super::weights::ModelWeights;
@@ -36,17 +36,20 @@ pub struct Teacher {
 
 impl Teacher {
     /// Freezes `weights`, as `config` describes the teacher of a student that sees images of
-    /// `student`; the hash of the weights is taken now.
+    /// `student`; the hash of the weights is taken now. `grid_scale` is how many cells the student's grids
+    /// have along an axis for one of this teacher's on the same image: other than 1 where a pyramid is
+    /// upsampled.
     #[must_use]
     pub fn new(
         model: Arc<dyn Model>,
         weights: ModelWeights,
         config: &TeacherConfig,
         student: &TransformConfig,
+        grid_scale: f64,
     ) -> Self {
         let hash = weights.hash();
         Teacher {
-            view: input::view_of(config, student, 1.0, model.size_divisor()),
+            view: view_of(config, student, grid_scale, model.size_divisor()),
             model,
             weights,
             hash,
