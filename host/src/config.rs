@@ -20,6 +20,7 @@ use crate::device::ComputeDevice;
 mod datasets;
 mod distill;
 mod error;
+mod image_size;
 mod inherit;
 mod layers;
 mod load;
@@ -213,6 +214,11 @@ pub struct ModelConfig {
     /// Channels of the pyramid and the head.
     #[schemars(range(min = 1))]
     pub fpn_channels: usize,
+    /// Enlarges a detector's pyramid between neck and head so many times, bilinearly: the head then
+    /// predicts at the locations of an input of so many times the size, one by one, whose anchors are
+    /// as many times smaller. 1: not at all.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub pyramid_scale: f64,
     /// 3×3 convolutions of each tower of the head.
     pub head_convs: usize,
     /// Backbone stages that learn, counted from the last: 5 all, 3 is torchvision's default with

@@ -14,6 +14,7 @@ pub mod environment;
 pub mod evaluate;
 pub mod export;
 pub mod grad_clip;
+pub mod image_size;
 pub mod interrupt;
 pub mod job;
 pub mod lr_schedule;

@@ -8,6 +8,7 @@
 //! [`DetectorEntry`], a [`SegmenterEntry`] or a [`ClassifierEntry`]; it reaches kernels through [`ops`] alone.
 
 mod backbone;
+mod convnet;
 mod deeplab;
 mod fcos;
 mod fpn;
@@ -18,10 +19,13 @@ mod mobilenet;
 mod one_stage;
 pub mod ops;
 mod pass;
+mod pyramid_scale;
 mod resnet;
 mod retinanet;
+mod stem;
 mod tap_table;
 mod validate;
+mod vit;
 pub mod weights;
 
 #[cfg(test)]
@@ -44,11 +48,12 @@ use crate::detection::{Assignment, Detections, HeadOutput, LocationLosses};
 /// Which part of a model a parameter belongs to; phases freeze and scale by part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
-    /// Everything up to `c5`.
+    /// Everything up to `c5`, and what a classifier has before it pools.
     Backbone,
     /// A detector's feature pyramid, a segmenter's ASPP.
     Neck,
-    /// Towers for classes and boxes, or a segmenter's classifier, with what normalises them.
+    /// Towers for classes and boxes, or a segmenter's classifier, with what normalises them; a
+    /// classifier's linear layer.
     Head,
 }
 
@@ -75,6 +80,14 @@ pub enum ParamKind {
     NormWeight,
     /// Shift of a normalisation layer.
     NormBias,
+    /// A token that is learned: it never decays, as timm's `no_weight_decay` says.
+    Token,
+    /// Embedding of the positions of a class token and of the cells of a grid, row-major, `[1, 1 + hw, D]`:
+    /// it never decays either, and weights of another grid are resized to it.
+    Positions {
+        /// `[h, w]`.
+        grid: [usize; 2],
+    },
     /// Running mean: a buffer.
     RunningMean,
     /// Running variance: a buffer.
@@ -131,8 +144,8 @@ pub struct ParamSpec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TapSpec {
     /// `image` (the input, normalised), `stem` (after its ReLU, before the max-pool),
-    /// `backbone.c2..c5`, `neck.p3..p7`, and on each level of the neck `head.cls_feat.p3`,
-    /// `head.box_feat.p3` (last activation of a tower), `head.cls_logits.p3`,
+    /// `backbone.c2..c5`, `neck.p3..p7` (what the head reads), and on each level of the neck
+    /// `head.cls_feat.p3`, `head.box_feat.p3` (last activation of a tower), `head.cls_logits.p3`,
     /// `head.box_deltas.p3` and, of a detector that has it, `head.centerness.p3` (outputs).
     ///
     /// Logits and centerness are raw, before the sigmoid, `A*K` and `A` channels for `A` anchors a
@@ -153,7 +166,8 @@ pub struct TapSpec {
     pub name: String,
     /// Channels.
     pub channels: usize,
-    /// Input pixels per cell.
+    /// Input pixels per cell, to the nearest whole number, 0 where the tap has no grid; how many cells
+    /// there are [`Model::tap_size`] says.
     pub stride: usize,
 }
 
@@ -287,6 +301,10 @@ pub trait Model: Send + Sync {
         images: Tensor<4>,
         request: &ForwardRequest,
     ) -> Forward;
+    /// `[height, width]` of `tap`, one of [`Model::taps`], where the input has `input_size` pixels.
+    fn tap_size(&self, tap: &TapSpec, input_size: [usize; 2]) -> [usize; 2] {
+        map_size(input_size, tap.stride)
+    }
     /// Names of the taps that the head reads and a method's maps may stand in for, finest first; empty
     /// where maps have no place.
     fn head_taps(&self) -> Vec<String> {
@@ -406,6 +424,12 @@ pub fn build(
     task: Task,
     num_classes: usize,
 ) -> Result<Box<dyn Model>, ModelError> {
+    let scale = config.pyramid_scale;
+    validate::require(
+        "pyramid_scale",
+        task == Task::Detection || scale == 1.0,
+        || format!("got {scale}, but only a detector has a pyramid; set it to 1.0"),
+    )?;
     match task {
         Task::Detection => Ok(build_detector(config, num_classes)?),
         Task::Segmentation => build_segmenter(config, num_classes),

@@ -133,7 +133,9 @@ typedef struct KdSpec {              /* a named tensor that the plan declares */
 typedef struct KdTap {               /* a tap the host has bound */
   KdStr name;                        /* neck.p3, head.cls_logits.p4, ... */
   KdStr role;                        /* student, teacher, or a further teacher's name */
-  KdDType dtype; int32_t ndim; const int64_t *shape;  /* batch and spatial extents symbolic */
+  KdDType dtype; int32_t ndim;
+  const int64_t *shape;              /* batch symbolic; height and width in cells, symbolic unless
+                                        every training image of the run has one size */
   uint32_t stride;                   /* input pixels per cell; 0: no grid */
   uint32_t use_bits;                 /* KD_USE_* asked for by the manifest's pattern */
 } KdTap;

@@ -10,11 +10,13 @@ use serde_json::Value;
 const DETECTORS: [&str; 2] = ["fcos", "retinanet"];
 
 /// Pairs that a method cannot work with: plugin, student, teacher, and a part of the reason.
-const REFUSED: [(&str, &str, &str, &str); 4] = [
+const REFUSED: [(&str, &str, &str, &str); 6] = [
     ("kd_fgbg", "fcos", "retinanet", "the same anchors"),
     ("kd_fgbg", "retinanet", "fcos", "the same anchors"),
     ("kd_logits", "fcos", "retinanet", "the same anchors"),
     ("kd_logits", "retinanet", "fcos", "the same anchors"),
+    ("kd_pixel", "fcos", "retinanet", "the same anchors"),
+    ("kd_pixel", "retinanet", "fcos", "the same anchors"),
 ];
 
 /// The crates of the plugins' workspace, as `kd_ssim`.

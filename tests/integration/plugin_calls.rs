@@ -18,6 +18,7 @@ fn tap(name: &str, role: &str, channels: usize) -> TapBinding {
         role: role.to_owned(),
         channels,
         stride: 8,
+        size: None,
         grad: role == "student",
     }
 }
@@ -368,6 +369,33 @@ fn a_plan_is_what_was_declared() {
     // The teacher's tap is declared unused.
     assert_eq!(plan.tap_use, [3, 0]);
     assert_eq!(plan.schedule_json, None);
+}
+
+#[test]
+fn a_map_may_have_the_size_that_was_told_or_none() {
+    let sized = |size| {
+        let mut tap = tap("neck.p3", "student", 2);
+        tap.size = size;
+        tap
+    };
+    let plan = |config, size| {
+        let taps = [sized(size), tap("neck.p3", "teacher", 2)];
+        stress(config).unwrap().plan(&taps, &CallInfo::default())
+    };
+    let as_told = r#"{"map":true}"#;
+    let symbolic = r#"{"map":true,"symbolic_map":true}"#;
+    let plans = [
+        (as_told, None, [-1, 2, -2, -3]),
+        (as_told, Some([3, 4]), [-1, 2, 3, 4]),
+        (symbolic, Some([3, 4]), [-1, 2, -2, -3]),
+    ];
+    for (config, size, shape) in plans {
+        assert_eq!(
+            plan(config, size).unwrap().maps[0].shape,
+            shape,
+            "{config} {size:?}"
+        );
+    }
 }
 
 #[test]

@@ -185,7 +185,10 @@ fn render(rows: &[TapRow], input_size: [usize; 2]) -> String {
         let mut strides: Vec<String> = [&row.student, &row.teacher]
             .into_iter()
             .flatten()
-            .map(|shape| shape.stride.to_string())
+            .map(|shape| match shape.stride {
+                0 => "-".to_owned(),
+                stride => stride.to_string(),
+            })
             .collect();
         strides.dedup();
         table.add_row([

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::error::{ConfigError, Problem, ProblemKind};
 use super::layers::{Origin, Origins, Tree};
 use super::schema::Finding;
-use super::{Config, Task, inherit, paths, plugins, schema, validate};
+use super::{Config, Task, image_size, inherit, paths, plugins, schema, validate};
 
 /// Embedded, so that the binary works on its own. `host/configs` is a link to `configs/`, which
 /// `cargo package` follows.
@@ -138,7 +138,10 @@ fn checked(mut tree: Tree) -> Result<Resolved, ConfigError> {
     let schema = schemars::schema_for!(Config).to_value();
     paths::absolutise(&mut tree, &schema);
     inherit::fill_in(&mut tree, &base());
-    let Tree { values, origins } = tree;
+    let Tree {
+        values,
+        mut origins,
+    } = tree;
     let mut findings = Vec::new();
     let mut json = to_json(&Value::Table(values), &mut Vec::new(), &mut findings);
     if findings.is_empty() {
@@ -147,8 +150,9 @@ fn checked(mut tree: Tree) -> Result<Resolved, ConfigError> {
     if !findings.is_empty() {
         return Err(invalid(findings, &origins));
     }
-    let config: Config =
+    let mut config: Config =
         serde_json::from_value(json).expect("what the derived schema accepts deserialises");
+    image_size::fill_in(&mut config, &mut origins);
     let findings = validate::rules(&config, &single_default());
     if !findings.is_empty() {
         return Err(invalid(findings, &origins));

@@ -7,7 +7,10 @@ use serde_json::Value as Json;
 
 use super::error::ProblemKind;
 use super::schema::Finding;
-use super::{Config, ModelConfig, ResizeMode, ScheduleKind, Task, TrainConfig, TransformConfig};
+use super::{
+    Config, ModelConfig, ResizeMode, ScheduleKind, Task, TeacherConfig, TrainConfig,
+    TransformConfig, image_size,
+};
 use crate::device::ComputeDevice;
 
 mod methods;
@@ -20,6 +23,7 @@ pub(super) fn rules(config: &Config, single: &Json) -> Vec<Finding> {
     dataset(config, &mut rules);
     transform(&config.data.transform, config.task, &mut rules);
     model("student", &config.student, config, false, &mut rules);
+    vit("student", &config.student, config, None, &mut rules);
     teachers::rules(config, &mut rules);
     train(&config.train, &mut rules);
     methods::rules(&config.distill, single, &mut rules);
@@ -255,6 +259,46 @@ fn model(at: &str, model: &ModelConfig, config: &Config, has_checkpoint: bool, r
     rules.require(!fixed_at_random, &format!("{at}.trainable_layers"), || {
         format!(
             "{layers} leaves layers fixed, which needs `{at}.weights`; 5 trains all from random"
+        )
+    });
+}
+
+/// Rules of a vision transformer, which is the student's or that of `teacher`.
+fn vit(
+    at: &str,
+    model: &ModelConfig,
+    config: &Config,
+    teacher: Option<&TeacherConfig>,
+    rules: &mut Rules,
+) {
+    if !image_size::is_vit(model, config.task) {
+        return;
+    }
+    let layers = model.trainable_layers;
+    rules.require(layers == 5, &format!("{at}.trainable_layers"), || {
+        format!("a vision transformer has no stages to count, got {layers}; 5 trains all of it")
+    });
+    let key = format!("{at}.vit.image_size");
+    let size = &model.vit.image_size;
+    if size.is_empty() {
+        let why = "a vision transformer has positions for images of one size: give it as \
+                   `[height, width]`, or set `data.transform.resize` so that all have one";
+        return rules.require(false, &key, || why.to_owned());
+    }
+    let patch = model.vit.patch_size;
+    let fits = size.len() == 2 && size.iter().all(|&extent| extent >= patch);
+    rules.require(fits, &key, || {
+        format!(
+            "expected `[height, width]`, each at least `{at}.vit.patch_size` ({patch}), got {size:?}"
+        )
+    });
+    let Some(images) = image_size::of_images(&config.data.transform, teacher) else {
+        return;
+    };
+    rules.require(*size == images, &key, || {
+        format!(
+            "the images of this model have the size {images:?}, got {size:?}; leave it `[]` to take \
+             theirs"
         )
     });
 }

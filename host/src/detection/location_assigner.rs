@@ -38,7 +38,8 @@ const MIN_LOCATIONS: usize = 1024;
 /// - `level_cells`: locations of each level, finest first; their sum is the number of `locations`.
 ///
 /// # Units
-/// Boxes in pixels of the network input.
+/// Boxes in pixels of the network input. `pixel` is the side of a pixel of the image that areas are
+/// rounded in: 1, or less where the locations are those of a larger image.
 ///
 /// # Determinism
 /// f32 in torchvision's order of operations; the result does not depend on the number of threads.
@@ -49,6 +50,7 @@ const MIN_LOCATIONS: usize = 1024;
 pub fn assign_locations(
     locations: Arc<Vec<BoxXyxy>>,
     level_cells: &[usize],
+    pixel: f32,
     targets: &[ImageTargets],
     center_sampling_radius: f32,
 ) -> Assignment {
@@ -57,7 +59,7 @@ pub fn assign_locations(
     let coarsest = level_cells.last().map_or(0, |cells| count - cells);
     let finest = level_cells.first().copied().unwrap_or(0);
     Assignment::new(locations, targets, |locations, objects| {
-        let objects: Vec<Object> = objects.iter().map(|&object| Object::new(object)).collect();
+        let objects: Vec<Object> = objects.iter().map(|&b| Object::new(b, pixel)).collect();
         locations
             .par_iter()
             .enumerate()
@@ -78,7 +80,7 @@ pub fn assign_locations(
                         LEVEL_RANGE.end * side
                     },
                 };
-                location.best(&objects)
+                location.best(&objects, pixel)
             })
             .collect()
     })
@@ -92,11 +94,11 @@ struct Object {
 }
 
 impl Object {
-    fn new(box_xyxy: BoxXyxy) -> Self {
+    fn new(box_xyxy: BoxXyxy, pixel: f32) -> Self {
         Object {
             box_xyxy,
             centre: boxes::centre(box_xyxy),
-            rank: LARGEST_AREA - boxes::area(box_xyxy),
+            rank: LARGEST_AREA * (pixel * pixel) - boxes::area(box_xyxy),
         }
     }
 }
@@ -124,14 +126,17 @@ impl Location {
         off < self.reach && nearest > 0.0 && farthest > self.at_least && farthest < self.at_most
     }
 
-    fn best(&self, objects: &[Object]) -> i32 {
+    fn best(&self, objects: &[Object], pixel: f32) -> i32 {
         let (mut best, mut rank) = (BACKGROUND, 0.0);
         for (number, object) in (0_i32..).zip(objects) {
             if object.rank > rank && self.takes(object) {
                 (best, rank) = (number, object.rank);
             }
         }
-        if rank < LOWEST_RANK { BACKGROUND } else { best }
+        match rank < LOWEST_RANK * (pixel * pixel) {
+            true => BACKGROUND,
+            false => best,
+        }
     }
 }
 

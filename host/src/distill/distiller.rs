@@ -60,6 +60,8 @@ pub struct Distiller {
 pub struct Models<'a> {
     /// The model to deploy.
     pub student: &'a dyn Model,
+    /// `[height, width]` of its training images with padding, where all have one size.
+    pub student_size: Option<[usize; 2]>,
     /// The models to learn from, by the name under which each is configured.
     pub teachers: &'a BTreeMap<String, TeacherModel<'a>>,
 }
@@ -71,6 +73,8 @@ pub struct TeacherModel<'a> {
     pub model: &'a dyn Model,
     /// Whether its images have another size than the student's.
     pub has_own_size: bool,
+    /// `[height, width]` of its training images with padding, where all have one size.
+    pub size: Option<[usize; 2]>,
 }
 
 /// The manifest of the method that `entry` names (empty: the plugin's only one).

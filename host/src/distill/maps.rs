@@ -75,6 +75,7 @@ mod tests {
             role: "student".into(),
             channels: 4,
             stride: 8,
+            size: None,
             grad: true,
         };
         let plan = Plan {

@@ -71,11 +71,16 @@ pub fn bind(
         let player = cast
             .get(&tap.role)
             .and_then(|name| models.teachers.get(name));
-        let specs: &[TapSpec] = match (tap.role.as_str(), player) {
-            (STUDENT, _) => models.student.taps(),
-            (_, Some(teacher)) => teacher.model.taps(),
+        let player = match (tap.role.as_str(), player) {
+            (STUDENT, _) => Some((models.student, models.student_size)),
+            (_, Some(teacher)) => Some((teacher.model, teacher.size)),
             (_, None) if tap.optional => continue,
-            (_, None) => &[],
+            (_, None) => None,
+        };
+        let specs: &[TapSpec] = player.map_or(&[], |(model, _)| model.taps());
+        let size = |tap: &TapSpec| {
+            let (model, size) = player?;
+            Some(model.tap_size(tap, size?))
         };
         let found: Vec<&TapSpec> = specs
             .iter()
@@ -100,6 +105,7 @@ pub fn bind(
                     role: tap.role.clone(),
                     channels: spec.channels,
                     stride: spec.stride,
+                    size: size(spec),
                     grad: tap.grad,
                 }),
             }
@@ -138,7 +144,60 @@ pub(crate) fn names<'a>(items: impl Iterator<Item = &'a str>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::config::Config;
+    use crate::distill::distiller::TeacherModel;
+    use crate::model::build_detector;
+
+    #[test]
+    fn taps_have_the_size_of_the_images_where_these_have_one() {
+        let mut config = Config::base().student;
+        config.pyramid_scale = 2.0;
+        let student = build_detector(&config, 3).unwrap();
+        config.pyramid_scale = 1.0;
+        let teacher = build_detector(&config, 3).unwrap();
+        let manifest = serde_json::json!({"id": "m", "taps": [
+            {"role": "student", "pattern": "backbone.c3"},
+            {"role": "student", "pattern": "neck.p4"},
+            {"role": "teacher", "pattern": "image"},
+            {"role": "teacher", "pattern": "neck.p4"},
+        ]});
+        let manifest: MethodManifest = serde_json::from_value(manifest).unwrap();
+        let settings = Config::base().distill.single;
+        let entry = MethodEntry {
+            label: None,
+            config: &settings,
+        };
+        let cast: Roles = [(TEACHER.to_owned(), TEACHER.to_owned())].into();
+        let sizes = |student_size, size| {
+            let teacher = TeacherModel {
+                model: teacher.as_ref(),
+                has_own_size: true,
+                size,
+            };
+            let teachers: BTreeMap<String, TeacherModel<'_>> =
+                [(TEACHER.to_owned(), teacher)].into();
+            let models = Models {
+                student: student.as_ref(),
+                student_size,
+                teachers: &teachers,
+            };
+            let bound = bind(&manifest, models, &cast, entry).unwrap();
+            bound.iter().map(|tap| tap.size).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            sizes(Some([64, 96]), Some([128, 192])),
+            [
+                Some([8, 12]),
+                Some([8, 12]),
+                Some([128, 192]),
+                Some([8, 12])
+            ]
+        );
+        assert_eq!(sizes(None, None), [None; 4]);
+    }
 
     #[test]
     fn a_star_stays_within_its_segment() {

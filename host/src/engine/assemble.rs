@@ -18,6 +18,7 @@ use super::EngineError;
 use super::checkpoint::Snapshot;
 use super::ema::Ema;
 use super::environment::PluginFacts;
+use super::image_size::ImageSize;
 use super::job::{self, Chosen};
 use super::lr_schedule::LrSchedule;
 use super::optim::{Algorithm, MethodOptimizer, Optimizer, ParamGroups, method_param};
@@ -97,11 +98,13 @@ pub(super) fn methods(
     teachers: &Teachers,
     [total_steps, steps_per_epoch]: [u64; 2],
 ) -> Result<(Methods, Schedule), EngineError> {
+    let student_size = ImageSize::of_training(&config.data, config.task, student.size_divisor());
     let models = teachers
         .iter()
-        .map(|(name, t)| (name.clone(), t.as_bound()));
+        .map(|(name, t)| (name.clone(), t.as_bound(student_size)));
     let models = Models {
         student,
+        student_size: student_size.map(|size| size.padded),
         teachers: &models.collect(),
     };
     bind(config, chosen, models, [total_steps, steps_per_epoch])

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{Config, ModelConfig, Task, TransformConfig};
+use crate::model::weights::MODEL_ENTRY;
 use crate::model::{self, Model};
 use crate::state::StateDict;
 
 use super::EngineError;
 use super::weights::ModelWeights;
 
-const MODEL: &str = "kdhost.model";
+const MODEL: &str = MODEL_ENTRY;
 const TASK: &str = "kdhost.task";
 const CLASSES: &str = "kdhost.classes";
 const TRANSFORM: &str = "kdhost.transform";

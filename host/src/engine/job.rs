@@ -18,6 +18,7 @@ use crate::plugin::{Library, MethodManifest, SearchPath};
 
 use super::assemble;
 use super::environment::Environment;
+use super::image_size::ImageSize;
 use super::interrupt::Interrupt;
 use super::progress::ProgressMode;
 use super::run_dir::RunDir;
@@ -239,6 +240,7 @@ fn staged(job: &StagedJob<'_>, rows: &mut Vec<Row>) -> Result<PathBuf, EngineErr
         let mut small = plain(config);
         if let Some(of_last) = of_last {
             small.data.transform = of_last.data.transform.clone();
+            small.fit_image_sizes();
         }
         let full = plain(config);
         let same = small == full;
@@ -339,16 +341,24 @@ pub(super) fn bind_untrained(
         let built = model::build(architecture, config.task, num_classes)?;
         teachers.insert(name, built);
     }
-    let models = teachers.iter().map(|(name, built)| {
+    let student_size = ImageSize::of_training(&config.data, config.task, student.size_divisor());
+    let mut bound = BTreeMap::new();
+    for (name, built) in &teachers {
+        let (teacher, transform) = (configured(config, name), &config.data.transform);
+        let grid_scale = config.student.pyramid_scale;
+        let view = teacher::view_of(teacher, transform, grid_scale, built.size_divisor());
+        let size = student_size.map(|size| teacher::padded_size(view.as_ref(), size));
         let model = TeacherModel {
             model: built.as_ref(),
-            has_own_size: teacher::has_own_size(configured(config, name), &config.data.transform),
+            has_own_size: teacher::has_own_size(teacher, transform),
+            size: size.transpose()?,
         };
-        (name.clone(), model)
-    });
+        bound.insert(name.clone(), model);
+    }
     let models = Models {
         student: student.as_ref(),
-        teachers: &models.collect(),
+        student_size: student_size.map(|size| size.padded),
+        teachers: &bound,
     };
     let [total_steps, _] = length(config, datasets)?;
     assemble::bind_methods(config, chosen, models, total_steps)
@@ -460,13 +470,9 @@ pub(super) fn load_teacher(
     info!("{}: `{}`", said(name), file.display());
     export::check_classes(file, &state, datasets.train.classes())?;
     let transform = &config.data.transform;
-    Ok(Teacher::new(
-        Arc::from(model),
-        weights,
-        teacher,
-        transform,
-        1.0,
-    ))
+    let grid_scale = config.student.pyramid_scale;
+    let model = Arc::from(model);
+    Ok(Teacher::new(model, weights, teacher, transform, grid_scale))
 }
 
 /// A method id as a file name.

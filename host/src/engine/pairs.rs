@@ -100,6 +100,7 @@ impl Pairs {
             for teacher in &teachers {
                 let mut config = config.clone();
                 *name_of(&mut config.student, task) = (*student).to_owned();
+                show(&mut config, input_size);
                 if let Some(teacher) = teacher {
                     for model in std::iter::once(&mut config.teacher)
                         .chain(config.teachers.values_mut())
@@ -156,6 +157,15 @@ fn name_of(model: &mut ModelConfig, task: Task) -> &mut String {
         Task::Detection => &mut model.detector,
         Task::Segmentation => &mut model.segmenter,
         Task::Classification => &mut model.classifier,
+    }
+}
+
+/// Lets the settings say that images are of the size that is tried, where they say one.
+fn show(config: &mut Config, input_size: [usize; 2]) {
+    let transform = &mut config.data.transform;
+    transform.size = input_size;
+    if !transform.crop_size.is_empty() {
+        transform.crop_size = input_size.to_vec();
     }
 }
 

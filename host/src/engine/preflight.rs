@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::data::Batch;
-use crate::model::{TapSpec, map_size};
+use crate::model::{Model, TapSpec};
 
 use super::EngineError;
 use super::memory::MemoryUsage;
@@ -65,8 +65,8 @@ pub fn run(
 fn bound_taps(learner: &Learner, batch: &Batch) -> String {
     let [_, _, height, width] = batch.shape;
     let input_size = [height, width];
-    let shape = |tap: &TapSpec, size: [usize; 2]| {
-        let [height, width] = map_size(size, tap.stride);
+    let shape = |model: &dyn Model, tap: &TapSpec, size: [usize; 2]| {
+        let [height, width] = model.tap_size(tap, size);
         format!("{}×{height}×{width}", tap.channels)
     };
     let student = learner.methods.student_taps();
@@ -81,21 +81,21 @@ fn bound_taps(learner: &Learner, batch: &Batch) -> String {
     }
     let mut text = String::new();
     for tap in all {
-        let find = |specs: &[TapSpec], size| {
-            let found = specs.iter().find(|spec| spec.name == tap);
-            found.map_or("-".to_owned(), |spec| shape(spec, size))
+        let find = |model: &dyn Model, size| {
+            let found = model.taps().iter().find(|spec| spec.name == tap);
+            found.map_or("-".to_owned(), |spec| shape(model, spec, size))
         };
         let mut models = Vec::new();
         if student.contains(&tap) {
             models.push(format!(
                 "student {}",
-                find(learner.model.taps(), input_size)
+                find(learner.model.as_ref(), input_size)
             ));
         }
         for (name, teacher, taps) in &teachers {
             if taps.contains(&tap) {
                 let size = teacher.padded_size(batch);
-                models.push(format!("{name} {}", find(teacher.model().taps(), size)));
+                models.push(format!("{name} {}", find(teacher.model(), size)));
             }
         }
         let _ = writeln!(text, "tap {tap}: {}", models.join(", "));

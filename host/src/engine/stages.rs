@@ -298,7 +298,8 @@ pub(super) fn images(config: &Config) -> String {
             format!("{}x{}", transform.size[0], transform.size[1])
         }
         ResizeMode::KeepRatio => format!("short side {}", transform.short_side),
-        ResizeMode::None => "own size".to_owned(),
+        ResizeMode::None if transform.own_scale == 1.0 => "own size".to_owned(),
+        ResizeMode::None => format!("{} times their own size", transform.own_scale),
     }
 }
 

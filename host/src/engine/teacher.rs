@@ -15,9 +15,10 @@ use crate::model::{Forward, ForwardRequest, Model};
 
 mod input;
 
-pub use input::{has_own_size, transform_of, view_of};
+pub use input::{has_own_size, padded_size, transform_of, view_of};
 
 use super::EngineError;
+use super::image_size::ImageSize;
 use super::weights::ModelWeights;
 
 /// The teachers of a run, by name.
@@ -36,9 +37,7 @@ pub struct Teacher {
 
 impl Teacher {
     /// Freezes `weights`, as `config` describes the teacher of a student that sees images of
-    /// `student`; the hash of the weights is taken now. `grid_scale` is how many cells the student's grids
-    /// have along an axis for one of this teacher's on the same image: other than 1 where a pyramid is
-    /// upsampled.
+    /// `student` and has a pyramid upsampled by `grid_scale`; the hash of the weights is taken now.
     #[must_use]
     pub fn new(
         model: Arc<dyn Model>,
@@ -71,11 +70,13 @@ impl Teacher {
         self.model.as_ref()
     }
 
-    /// What methods are bound to.
+    /// What methods are bound to, where the student's training images all have the size `student`, if
+    /// they have one.
     #[must_use]
-    pub fn as_bound(&self) -> TeacherModel<'_> {
+    pub fn as_bound(&self, student: Option<ImageSize>) -> TeacherModel<'_> {
         TeacherModel {
             model: self.model.as_ref(),
+            size: student.and_then(|size| padded_size(self.view.as_ref(), size).ok()),
             has_own_size: self
                 .view
                 .as_ref()

@@ -1,5 +1,4 @@
-//! Bilinear interpolation along one axis: PyTorch's `interpolate(mode = "bilinear",
-//! align_corners = False)`.
+//! Bilinear interpolation along one axis: where a cell reads, and with what weights.
 
 /// Where a cell of the fine axis lies on the coarse one: `(1 - weight) low + weight high`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,7 +18,8 @@ pub(crate) struct Axis {
 }
 
 impl Axis {
-    /// Reads `coarse` cells at the centres of `fine` ones.
+    /// Reads `coarse` cells at the centres of `fine` ones: PyTorch's `interpolate(mode = "bilinear",
+    /// align_corners = False)`.
     ///
     /// # Panics
     /// If there is no coarse cell.
@@ -41,6 +41,40 @@ impl Axis {
             taps: taps.collect(),
         }
     }
+
+    /// Reads `coarse` cells at `i / scale` for each `i` of `fine` ones: first cells coincide. What a
+    /// map of layers of stride 2 needs, whose cell `i` stands for pixel `i · stride`. Places beyond the
+    /// last cell read that cell.
+    ///
+    /// # Panics
+    /// If there is no coarse cell.
+    pub(crate) fn from_corner(fine: usize, coarse: usize, scale: f64) -> Self {
+        assert!(coarse > 0, "an axis without cells cannot be read");
+        let last = (coarse - 1) as f64;
+        let taps = (0..fine).map(|i| {
+            let at = (i as f64 / scale).min(last);
+            let low = at as usize;
+            Tap {
+                low,
+                high: (low + 1).min(coarse - 1),
+                weight: (at - low as f64) as f32,
+            }
+        });
+        Axis {
+            coarse,
+            taps: taps.collect(),
+        }
+    }
+
+    /// The weight of each coarse cell for each fine one, `[fine, coarse]` row-major.
+    pub(crate) fn matrix(&self) -> Vec<f32> {
+        let mut weights = vec![0.0; self.taps.len() * self.coarse];
+        for (row, tap) in weights.chunks_exact_mut(self.coarse).zip(&self.taps) {
+            row[tap.low] += 1.0 - tap.weight;
+            row[tap.high] += tap.weight;
+        }
+        weights
+    }
 }
 
 #[cfg(test)]
@@ -58,10 +92,23 @@ mod tests {
         );
     }
 
+    /// By hand: 0, 2/3, 4/3 and 2, beyond the last of two cells.
+    #[test]
+    fn corners_coincide() {
+        let taps = Axis::from_corner(4, 2, 1.5).taps;
+        let want = [(0, 1, 0.0), (0, 1, 2.0 / 3.0), (1, 1, 0.0), (1, 1, 0.0)];
+        assert_eq!(
+            taps,
+            want.map(|(low, high, weight)| Tap { low, high, weight })
+        );
+    }
+
     #[test]
     fn an_axis_of_the_same_size_is_read_as_it_is() {
-        for (i, tap) in Axis::new(5, 5).taps.into_iter().enumerate() {
-            assert_eq!((tap.low, tap.weight), (i, 0.0));
+        for axis in [Axis::new(5, 5), Axis::from_corner(5, 5, 1.0)] {
+            for (i, tap) in axis.taps.into_iter().enumerate() {
+                assert_eq!((tap.low, tap.weight), (i, 0.0));
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::maps::Maps;
 /// Where a backbone stands in its model.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Placement {
-    /// What its parameters' names begin with.
+    /// What its parameters' names begin with, before a dot; empty: no dot either.
     pub(super) prefix: &'static str,
     /// Input pixels per cell of the last map; strides beyond it become dilations.
     pub(super) output_stride: usize,
@@ -25,6 +25,14 @@ impl Placement {
         prefix: "backbone.body",
         output_stride: 32,
     };
+
+    /// Name in the model of what the backbone calls `part`.
+    pub(super) fn name(self, part: &str) -> String {
+        match self.prefix {
+            "" => part.to_owned(),
+            prefix => format!("{prefix}.{part}"),
+        }
+    }
 
     /// Input pixels per cell of `c2..c5`.
     pub(super) fn strides(self) -> [usize; 4] {
@@ -57,7 +65,7 @@ impl BackboneKind {
         }
     }
 
-    /// `image`, `stem` and `backbone.c2..c5`.
+    /// `image`, `stem.conv`, `stem` and `backbone.c2..c5`.
     pub(super) fn taps(self, placement: Placement) -> Vec<TapSpec> {
         match self {
             BackboneKind::ResNet(variant) => ResNet::taps(&variant, placement),

@@ -10,7 +10,7 @@ use burn::tensor::Tensor;
 
 use super::head::{Head, Output, TowerBuilder, prior_logit};
 use super::layers::Builder;
-use super::one_stage::{Design, NUM_LEVELS, OneStage, Rules, level_sizes};
+use super::one_stage::{Design, Grid, NUM_LEVELS, OneStage, Rules};
 use super::resnet::Variant;
 use super::validate::{require, validate};
 use super::{Detector, DetectorEntry, ModelError};
@@ -72,11 +72,12 @@ impl Rules for ByLocation {
     fn assign(
         &self,
         locations: Arc<Vec<BoxXyxy>>,
-        input_size: [usize; 2],
+        grid: Grid,
         targets: &[ImageTargets],
     ) -> Assignment {
-        let cells = level_sizes(input_size).map(|[height, width]| height * width);
-        detection::assign_locations(locations, &cells, targets, self.center_sampling_radius)
+        let cells = grid.level_sizes.map(|[height, width]| height * width);
+        let radius = self.center_sampling_radius;
+        detection::assign_locations(locations, &cells, grid.pixel, targets, radius)
     }
 
     fn losses(

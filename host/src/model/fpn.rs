@@ -4,7 +4,7 @@
 use super::layers::{Builder, Conv, ConvShape};
 use super::ops;
 use super::pass::Pass;
-use super::{Init, Part, TapSpec};
+use super::{Init, Part};
 use crate::maps::Maps;
 
 /// Levels of the pyramid; level `l` has stride `2^l`.
@@ -46,18 +46,8 @@ impl Fpn {
         }
     }
 
-    /// `neck.p3..p7`.
-    pub(super) fn taps(channels: usize) -> Vec<TapSpec> {
-        LEVELS
-            .map(|level| TapSpec {
-                name: tap_name(level),
-                channels,
-                stride: 1 << level,
-            })
-            .into()
-    }
-
-    /// `c3, c4, c5` to `p3..p7`; a level that the pass does not need is `None`.
+    /// `c3, c4, c5` to `p3..p7`; a level that the pass does not need is `None`. Taps are for the caller
+    /// to offer.
     pub(super) fn forward(&self, pass: &mut Pass<'_>, stages: [Maps; 3]) -> [Option<Maps>; 5] {
         let needs = LEVELS.map(|level| pass.needs_level(level));
         // What feeds another level is needed for its sake.
@@ -86,15 +76,11 @@ impl Fpn {
             }
             pyramid[3] = Some(p6);
         }
-        for (level, map) in LEVELS.into_iter().zip(&pyramid) {
-            if let Some(map) = map {
-                pass.offer(&tap_name(level), || map.nchw(0));
-            }
-        }
         pyramid
     }
 }
 
-fn tap_name(level: usize) -> String {
+/// Name of the tap of the map on `level` that the head reads.
+pub(super) fn tap_name(level: usize) -> String {
     format!("neck.p{level}")
 }

@@ -48,6 +48,29 @@ impl Conv {
     }
 }
 
+/// A linear layer with bias on the channels of every cell.
+#[derive(Clone, Debug)]
+pub(super) struct Linear {
+    weight: usize,
+    bias: usize,
+    /// `[out, in]`.
+    shape: [usize; 2],
+}
+
+impl Linear {
+    /// Maps of `in` channels to `out`.
+    pub(super) fn forward(&self, pass: &Pass<'_>, x: &Maps) -> Maps {
+        let [outputs, inputs] = self.shape;
+        let weight = pass.weight(self.weight).reshape([outputs, inputs, 1, 1]);
+        let options = ConvOptions2d {
+            window: Window::square(1, 1, 0),
+            groups: 1,
+            relu: false,
+        };
+        ops::conv2d(x, weight, Some(pass.weight(self.bias)), options)
+    }
+}
+
 /// Batch normalisation's parameters and buffers.
 #[derive(Clone, Debug)]
 struct Norm {
@@ -75,18 +98,72 @@ impl ConvNorm {
         residual: Option<&Maps>,
         activation: Activation,
     ) -> Maps {
-        let (gamma, beta) = (pass.weight(self.norm.gamma), pass.weight(self.norm.beta));
-        if pass.training() && self.norm.kind == NormKind::Batch {
+        if self.uses_batch_statistics(pass) {
             let y = self.conv.forward(pass, x, false);
-            let normalized = ops::batch_norm_train(&y, gamma, beta, residual, activation);
-            pass.record(BatchStats {
-                mean_index: self.norm.mean,
-                var_index: self.norm.var,
-                mean: normalized.mean,
-                var: normalized.var,
-            });
-            return normalized.output;
+            return self.normalise(pass, &y, residual, activation);
         }
+        self.forward_folded(pass, x, residual, activation)
+    }
+
+    /// [`Self::forward`] without a residual, which offers what the convolution alone gives as the tap
+    /// `raw`; `None` if the pass stopped there.
+    ///
+    /// Where the normalisation is folded into the convolution, that map exists nowhere: a second
+    /// convolution makes it for those who ask, so that asking changes no bit of anything else.
+    pub(super) fn forward_offering(
+        &self,
+        raw: &str,
+        pass: &mut Pass<'_>,
+        x: &Maps,
+        activation: Activation,
+    ) -> Option<Maps> {
+        let normalised_by_batch = self.uses_batch_statistics(pass);
+        if normalised_by_batch || pass.wants(raw) {
+            let y = self.conv.forward(pass, x, false);
+            pass.offer(raw, || y.nchw(0));
+            if pass.done() {
+                return None;
+            }
+            if normalised_by_batch {
+                return Some(self.normalise(pass, &y, None, activation));
+            }
+        }
+        Some(self.forward_folded(pass, x, None, activation))
+    }
+
+    /// Whether the batch's own statistics normalise, and not the running ones.
+    fn uses_batch_statistics(&self, pass: &Pass<'_>) -> bool {
+        pass.training() && self.norm.kind == NormKind::Batch
+    }
+
+    /// What follows the convolution's `y` where the batch's statistics normalise.
+    fn normalise(
+        &self,
+        pass: &mut Pass<'_>,
+        y: &Maps,
+        residual: Option<&Maps>,
+        activation: Activation,
+    ) -> Maps {
+        let (gamma, beta) = (pass.weight(self.norm.gamma), pass.weight(self.norm.beta));
+        let normalized = ops::batch_norm_train(y, gamma, beta, residual, activation);
+        pass.record(BatchStats {
+            mean_index: self.norm.mean,
+            var_index: self.norm.var,
+            mean: normalized.mean,
+            var: normalized.var,
+        });
+        normalized.output
+    }
+
+    /// Where running statistics normalise.
+    fn forward_folded(
+        &self,
+        pass: &Pass<'_>,
+        x: &Maps,
+        residual: Option<&Maps>,
+        activation: Activation,
+    ) -> Maps {
+        let (gamma, beta) = (pass.weight(self.norm.gamma), pass.weight(self.norm.beta));
         let (mean, var) = (pass.weight(self.norm.mean), pass.weight(self.norm.var));
         let (scale, shift) = ops::fold_norm(gamma, beta, mean, var);
         let [out, ..] = self.conv.shape;
@@ -212,6 +289,39 @@ impl Builder {
         conv
     }
 
+    /// A linear layer of `[out, in]` under torchvision's `name`, with the start of weight and bias.
+    pub(super) fn linear(
+        &mut self,
+        name: &str,
+        shape: [usize; 2],
+        part: Part,
+        [weight, bias]: [Init; 2],
+    ) -> Linear {
+        let [outputs, _] = shape;
+        let mut entry = |suffix, kind, extents: &[usize], init| {
+            self.push(ParamSpec {
+                name: format!("{name}.{suffix}"),
+                shape: extents.to_vec(),
+                kind,
+                part,
+                init,
+                trainable: true,
+            })
+        };
+        Linear {
+            weight: entry("weight", ParamKind::Weight, &shape, weight),
+            bias: entry("bias", ParamKind::Bias, &[outputs], bias),
+            shape,
+        }
+    }
+
+    /// A linear layer as PyTorch starts one: both uniform with bound `1 / sqrt(in)`.
+    pub(super) fn default_linear(&mut self, name: &str, shape: [usize; 2], part: Part) -> Linear {
+        let [outputs, inputs] = shape;
+        let init = ConvShape::new(inputs, outputs, 1).default_init();
+        self.linear(name, shape, part, [init, init])
+    }
+
     /// A convolution `conv` without bias, and the normalisation `norm` of its output.
     pub(super) fn conv_norm(
         &mut self,
@@ -305,7 +415,8 @@ impl Builder {
         }
     }
 
-    fn push(&mut self, spec: ParamSpec) -> usize {
+    /// A parameter of any other kind; gives its index.
+    pub(super) fn push(&mut self, spec: ParamSpec) -> usize {
         self.specs.push(spec);
         self.specs.len() - 1
     }

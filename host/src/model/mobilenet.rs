@@ -1,5 +1,5 @@
-//! MobileNetV2 (arXiv 1801.04381) as torchvision builds it, without its last 1×1 convolution and
-//! classifier.
+//! MobileNetV2 (arXiv 1801.04381) as torchvision builds it, without its classifier; its last 1×1
+//! convolution is a layer of its own, which classifiers alone have.
 //!
 //! torchvision has no dilated one. An output stride below 32 is DeepLab's rule (arXiv 1706.05587): a
 //! block whose stride is replaced keeps the dilation of the block before it, and the depthwise
@@ -11,6 +11,7 @@ use super::backbone::Placement;
 use super::layers::{Builder, ConvNorm, ConvShape, Place};
 use super::ops::Activation;
 use super::pass::Pass;
+use super::stem::Stem;
 use super::{Init, Part, TapSpec};
 use crate::config::NormKind;
 use crate::maps::Maps;
@@ -55,6 +56,8 @@ const ROWS: [Row; 7] = {
 
 /// Channels of the first convolution.
 const STEM: usize = 32;
+/// Channels of the last 1×1 convolution; a width below 1 does not lessen them.
+const LAST: usize = 1280;
 /// Channels are multiples of it.
 const DIVISOR: usize = 8;
 
@@ -77,24 +80,47 @@ pub(super) fn channels(width: f64) -> [usize; 4] {
     [24, 32, 96, 320].map(|channels| scaled(channels, width))
 }
 
-/// `image` (the network's input), `stem` (the first convolution, after its ReLU6) and
-/// `backbone.c2..c5`: the last blocks of 24, 32, 96 and 320 channels, times the width.
-pub(super) fn taps(width: f64, placement: Placement) -> Vec<TapSpec> {
-    let tap = |name: String, channels, stride| TapSpec {
-        name,
-        channels,
-        stride,
+/// Channels of the last 1×1 convolution.
+pub(super) fn last_channels(width: f64) -> usize {
+    scaled(LAST, width.max(1.0))
+}
+
+/// The 1×1 convolution of a classifier after the last block, with its normalisation; ReLU6 follows. It
+/// learns with the last stage.
+pub(super) fn last_layer(
+    builder: &mut Builder,
+    width: f64,
+    placement: Placement,
+    norm: NormKind,
+    trainable_layers: usize,
+) -> ConvNorm {
+    let blocks: usize = ROWS.iter().map(|row| row.blocks).sum();
+    let names = [0, 1].map(|part| placement.name(&format!("{}.{part}", blocks + 1)));
+    let [.., inputs] = channels(width);
+    let place = Place {
+        part: Part::Backbone,
+        init: Init::KaimingNormalFanOut,
+        norm,
+        trainable: trainable_layers >= 1,
     };
-    let mut taps = vec![
-        tap("image".into(), 3, 1),
-        tap("stem".into(), scaled(STEM, width), 2),
-    ];
+    let shape = ConvShape::new(inputs, last_channels(width), 1);
+    builder.conv_norm([&names[0], &names[1]], shape, place)
+}
+
+/// `image` (the network's input), `stem.conv` (the first convolution alone), `stem` (after its ReLU6)
+/// and `backbone.c2..c5`: the last blocks of 24, 32, 96 and 320 channels, times the width.
+pub(super) fn taps(width: f64, placement: Placement) -> Vec<TapSpec> {
+    let mut taps = Stem::taps(scaled(STEM, width));
     for (stage, (channels, stride)) in channels(width)
         .into_iter()
         .zip(placement.strides())
         .enumerate()
     {
-        taps.push(tap(format!("backbone.c{}", stage + 2), channels, stride));
+        taps.push(TapSpec {
+            name: format!("backbone.c{}", stage + 2),
+            channels,
+            stride,
+        });
     }
     taps
 }
@@ -128,7 +154,7 @@ impl Block {
 /// Stem and 17 blocks.
 #[derive(Clone, Debug)]
 pub(super) struct MobileNetV2 {
-    stem: ConvNorm,
+    stem: Stem,
     blocks: Vec<Block>,
 }
 
@@ -142,7 +168,6 @@ impl MobileNetV2 {
         norm: NormKind,
         trainable_layers: usize,
     ) -> Self {
-        let prefix = placement.prefix;
         let place = |stage: usize| Place {
             part: Part::Backbone,
             init: Init::KaimingNormalFanOut,
@@ -150,14 +175,17 @@ impl MobileNetV2 {
             trainable: trainable_layers >= 5 - stage,
         };
         let mut inputs = scaled(STEM, width);
-        let stem = builder.conv_norm(
-            [&format!("{prefix}.0.0"), &format!("{prefix}.0.1")],
-            ConvShape {
-                stride: 2,
-                ..ConvShape::new(3, inputs, 3)
-            },
-            place(0),
-        );
+        let stem = Stem {
+            layer: builder.conv_norm(
+                [&placement.name("0.0"), &placement.name("0.1")],
+                ConvShape {
+                    stride: 2,
+                    ..ConvShape::new(3, inputs, 3)
+                },
+                place(0),
+            ),
+            activation: Activation::Relu6,
+        };
         let mut blocks = Vec::new();
         let (mut stride_so_far, mut dilation) = (2, 1);
         for row in ROWS {
@@ -172,7 +200,7 @@ impl MobileNetV2 {
             }
             for block in 0..row.blocks {
                 let first = block == 0;
-                let name = format!("{prefix}.{}.conv", blocks.len() + 1);
+                let name = placement.name(&format!("{}.conv", blocks.len() + 1));
                 let mut add = |conv: &str, norm: &str, shape| {
                     let names = [conv, norm].map(|part| format!("{name}.{part}"));
                     builder.conv_norm([&names[0], &names[1]], shape, place)
@@ -212,16 +240,7 @@ impl MobileNetV2 {
 
     /// `[N, 3, H, W]` to `c5`; `None` if the pass stopped before.
     pub(super) fn forward(&self, pass: &mut Pass<'_>, images: Tensor<4>) -> Option<Maps> {
-        pass.offer("image", || images.clone());
-        if pass.done() {
-            return None;
-        }
-        let images = Maps::from_nchw(images);
-        let mut x = self.stem.forward(pass, &images, None, Activation::Relu6);
-        pass.offer("stem", || x.nchw(0));
-        if pass.done() {
-            return None;
-        }
+        let mut x = self.stem.forward(pass, images)?;
         for block in &self.blocks {
             x = block.forward(pass, &x);
             if let Some(tap) = block.tap {

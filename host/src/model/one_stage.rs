@@ -6,13 +6,13 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 
 use super::backbone::Placement;
-use super::fpn::{Fpn, LEVELS};
+use super::fpn::{self, Fpn, LEVELS};
 use super::head::Head;
 use super::layers::Builder;
 use super::pass::Pass;
+use super::pyramid_scale::{LevelSizes, PyramidScale};
 use super::resnet::{ResNet, Variant};
-use super::tap_table::map_size;
-use super::{Detector, Forward, ForwardRequest, Model, Output, ParamSpec, TapSpec};
+use super::{Detector, Forward, ForwardRequest, Model, Output, ParamSpec, TapSpec, map_size};
 use crate::boxes::BoxXyxy;
 use crate::config::{BoxLoss, ModelConfig, Task};
 use crate::data::ImageTargets;
@@ -30,11 +30,11 @@ const SIZE_DIVISOR: usize = 32;
 
 /// How a detector learns from ground truth.
 pub(super) trait Rules: Send + Sync {
-    /// Matches ground truth to the `anchors` of an input of `[height, width]` pixels.
+    /// Matches ground truth to `anchors`, which lie on `grid`.
     fn assign(
         &self,
         anchors: Arc<Vec<BoxXyxy>>,
-        input_size: [usize; 2],
+        grid: Grid,
         targets: &[ImageTargets],
     ) -> Assignment;
     /// See [`Detector::losses`].
@@ -44,6 +44,15 @@ pub(super) trait Rules: Send + Sync {
         assignment: &Assignment,
         config: &LossConfig,
     ) -> Vec<(&'static str, Tensor<1>)>;
+}
+
+/// What anchors lie on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grid {
+    /// Cells of each level.
+    pub(super) level_sizes: LevelSizes,
+    /// Side of a pixel of the input for which anchors were laid out, in pixels of the network input.
+    pub(super) pixel: f32,
 }
 
 /// What a detector's locations are, and its rules.
@@ -62,6 +71,7 @@ pub(super) struct OneStage<R> {
     backbone: ResNet,
     neck: Fpn,
     head: Head,
+    scale: PyramidScale,
     anchors: AnchorGenerator,
     loss: LossConfig,
     postprocess: PostprocessConfig,
@@ -95,15 +105,25 @@ impl<R: Rules> OneStage<R> {
         let [_, c3, c4, c5] = variant.channels();
         let neck = Fpn::new(&mut builder, [c3, c4, c5], config.fpn_channels);
         let head = head(&mut builder);
+        let scale = PyramidScale(config.pyramid_scale);
         let mut taps = ResNet::taps(&variant, Placement::DETECTOR);
-        taps.extend(Fpn::taps(config.fpn_channels));
-        taps.extend(head.taps());
+        let necks = LEVELS.map(|level| TapSpec {
+            name: fpn::tap_name(level),
+            channels: config.fpn_channels,
+            stride: 1 << level,
+        });
+        let after_neck = necks.into_iter().chain(head.taps());
+        taps.extend(after_neck.map(|tap| TapSpec {
+            stride: scale.stride(tap.stride),
+            ..tap
+        }));
         OneStage {
             specs: builder.finish(),
             taps,
             backbone,
             neck,
             head,
+            scale,
             anchors,
             loss: LossConfig {
                 num_classes,
@@ -154,13 +174,20 @@ impl<R: Rules + 'static> Model for OneStage<R> {
         request: &ForwardRequest,
     ) -> Forward {
         let mut pass = Pass::new(weights, &self.taps, request);
+        let [_, _, height, width] = images.dims();
         let Some(stages) = self.backbone.forward(&mut pass, images) else {
             return pass.finish(Vec::new(), None);
         };
         let levels = self.neck.forward(&mut pass, stages);
-        let levels = LEVELS.into_iter().zip(levels);
-        let levels: Vec<(usize, Maps)> = levels
-            .filter_map(|(level, map)| Some((level, map?)))
+        let levels: Vec<(usize, Maps)> = LEVELS
+            .into_iter()
+            .zip(levels)
+            .enumerate()
+            .filter_map(|(position, (level, map))| {
+                let map = self.scale.enlarge(&map?, position, [height, width]);
+                pass.offer(&fpn::tap_name(level), || map.nchw(0));
+                Some((level, map))
+            })
             .collect();
         if request.stop_at_taps {
             self.head.run_to_taps(&mut pass, &levels);
@@ -172,8 +199,16 @@ impl<R: Rules + 'static> Model for OneStage<R> {
         pass.finish(pyramid, Some(Output::Detection(head)))
     }
 
+    fn tap_size(&self, tap: &TapSpec, input_size: [usize; 2]) -> [usize; 2] {
+        let on_level = |level: &usize| tap.name.ends_with(&format!(".p{level}"));
+        match LEVELS.iter().position(on_level) {
+            Some(position) => self.scale.level_sizes(input_size)[position],
+            None => map_size(input_size, tap.stride),
+        }
+    }
+
     fn head_taps(&self) -> Vec<String> {
-        LEVELS.map(|level| format!("neck.p{level}")).to_vec()
+        LEVELS.map(fpn::tap_name).to_vec()
     }
 
     fn as_detector(&self) -> Option<&dyn Detector> {
@@ -188,7 +223,7 @@ impl<R: Rules + 'static> Detector for OneStage<R> {
     }
 
     fn anchors(&self, input_size: [usize; 2]) -> Arc<Vec<BoxXyxy>> {
-        self.anchors.anchors(input_size, &level_sizes(input_size))
+        self.scale.anchors(&self.anchors, input_size)
     }
 
     fn decoded_boxes(&self, head: &HeadOutput, input_size: [usize; 2]) -> Vec<BoxXyxy> {
@@ -207,7 +242,11 @@ impl<R: Rules + 'static> Detector for OneStage<R> {
 
     fn assign(&self, input_size: [usize; 2], targets: &[ImageTargets]) -> Assignment {
         let anchors = self.anchors(input_size);
-        self.rules.assign(anchors, input_size, targets)
+        let grid = Grid {
+            level_sizes: self.scale.level_sizes(input_size),
+            pixel: self.scale.pixel(),
+        };
+        self.rules.assign(anchors, grid, targets)
     }
 
     fn losses(&self, head: &HeadOutput, assignment: &Assignment) -> Vec<(&'static str, Tensor<1>)> {
@@ -223,9 +262,4 @@ impl<R: Rules + 'static> Detector for OneStage<R> {
         let anchors = self.anchors(input_size);
         detection::detect(head, &anchors, sizes, &self.postprocess)
     }
-}
-
-/// `[height, width]` in cells of `p3..p7` of an input of `[height, width]` pixels.
-pub(super) fn level_sizes(input_size: [usize; 2]) -> [[usize; 2]; NUM_LEVELS] {
-    LEVELS.map(|level| map_size(input_size, 1 << level))
 }

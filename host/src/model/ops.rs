@@ -7,13 +7,18 @@
 //! and are brought to the maps' numbers here, so that their gradients are f32 again; normalisation
 //! computes in f32.
 
+mod tokens;
+
+pub use tokens::{gelu, layer_norm, linear, softmax};
+
 use burn::tensor::module;
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions, MaxPoolOptions};
-use burn::tensor::{DType, FloatDType, Tensor, activation};
+use burn::tensor::{DType, FloatDType, Tensor, TensorData, activation};
 
 use crate::config::Precision;
 pub use crate::kernels::activation::Activation;
 use crate::kernels::conv::{self, Conv, Window};
+use crate::kernels::enlarge::{self, Enlargement};
 use crate::kernels::{
     group_norm as groups_of_maps, is_for_kernels, is_on_host, norm, pool, resample, residual,
 };
@@ -49,7 +54,7 @@ pub fn in_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 }
 
 /// A tensor of this type already is left alone: it keeps its place on the tape.
-fn as_type<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
+pub(super) fn as_type<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
     if x.dtype() == dtype {
         x
     } else {
@@ -292,6 +297,34 @@ pub fn upsample_add(fine: &Maps, coarse: &Maps) -> Maps {
     }
     let options = InterpolateOptions::new(InterpolateMode::Nearest).with_output_size([to.h, to.w]);
     Maps::from_nchw(fine.nchw(0) + module::interpolate(coarse.nchw(0), options))
+}
+
+/// `x` enlarged to cells of `size` (`[height, width]`), bilinearly: cell `i` of an axis reads at
+/// `i / scale`, beyond the last cell that one. torch's `grid_sample` at those places.
+///
+/// # Gradients
+/// With respect to `x`.
+#[must_use]
+pub fn enlarge(x: &Maps, size: [usize; 2], scale: f64) -> Maps {
+    let from = x.segment();
+    let to = Segment::new(from.n, size[0], size[1]);
+    let shape = Enlargement { from, to, scale };
+    if is_for_kernels(x.cells()) {
+        return Maps::new(enlarge::enlarge(x.cells().clone(), shape), [to]);
+    }
+    let (channels, dtype) = (x.channels(), x.cells().dtype());
+    let device = x.cells().device();
+    let [rows, columns] = shape.axes().map(|axis| {
+        let data = TensorData::new(axis.matrix(), [1, axis.taps.len(), axis.coarse]);
+        Tensor::<3>::from_data(data, &device)
+    });
+    // A matrix for each axis: a product is the same in every run, a scattered sum need not be.
+    let cells = in_f32(x.cells().clone());
+    let y = cells.reshape([from.n, from.h, from.w * channels]);
+    let y = rows.expand([from.n, to.h, from.h]).matmul(y);
+    let y = y.reshape([to.n * to.h, from.w, channels]);
+    let y = columns.expand([to.n * to.h, to.w, from.w]).matmul(y);
+    Maps::new(as_type(y.reshape([to.cells(), channels]), dtype), [to])
 }
 
 /// Mean of every channel over the cells of each image: maps of one cell.

@@ -68,16 +68,21 @@ impl<'a> Pass<'a> {
         self.batch_stats.push(stats);
     }
 
+    /// Whether the tap `name` was asked for.
+    pub(super) fn wants(&self, name: &str) -> bool {
+        self.wanted.contains(name)
+    }
+
     /// Offers a tap; it is kept, in f32, if it was asked for.
     pub(super) fn offer(&mut self, name: &str, map: impl FnOnce() -> Tensor<4>) {
-        if self.wanted.contains(name) {
+        if self.wants(name) {
             self.taps.insert(name.to_owned(), ops::in_f32(map()));
         }
     }
 
     /// Whether `name` has to be computed: always, unless the pass stops at its taps.
     pub(super) fn needs(&self, name: &str) -> bool {
-        !self.stop_at_taps || self.wanted.contains(name)
+        !self.stop_at_taps || self.wants(name)
     }
 
     /// Whether anything on pyramid level `level` has to be computed.

@@ -11,6 +11,7 @@ use super::backbone::Placement;
 use super::layers::{Builder, ConvNorm, ConvShape, Place};
 use super::ops::{self, Activation};
 use super::pass::Pass;
+use super::stem::Stem;
 use super::{Init, ModelError, Part, TapSpec};
 use crate::config::{ModelConfig, NormKind};
 use crate::maps::Maps;
@@ -62,8 +63,8 @@ impl Variant {
                 return Err(ModelError::Config {
                     key: "backbone",
                     reason:
-                        "detectors have no `mobilenet_v2`, segmenters alone do; known: resnet18, \
-                             resnet34, resnet50, resnet101, tiny"
+                        "detectors have no `mobilenet_v2`, segmenters and classifiers do; known: \
+                             resnet18, resnet34, resnet50, resnet101, tiny"
                             .into(),
                 });
             }
@@ -72,7 +73,7 @@ impl Variant {
                     key: "backbone",
                     reason: format!(
                         "unknown backbone `{other}`; known: resnet18, resnet34, resnet50, \
-                         resnet101, tiny, mobilenet_v2 (of a segmenter)"
+                         resnet101, tiny, mobilenet_v2 (not of a detector)"
                     ),
                 });
             }
@@ -116,7 +117,7 @@ impl Block {
 /// Stem and four stages, without pooling and classifier.
 #[derive(Clone, Debug)]
 pub(super) struct ResNet {
-    stem: ConvNorm,
+    stem: Stem,
     stages: [Vec<Block>; 4],
 }
 
@@ -129,21 +130,23 @@ impl ResNet {
         norm: NormKind,
         trainable_layers: usize,
     ) -> Self {
-        let prefix = placement.prefix;
         let place = |trainable| Place {
             part: Part::Backbone,
             init: Init::KaimingNormalFanOut,
             norm,
             trainable,
         };
-        let stem = builder.conv_norm(
-            [&format!("{prefix}.conv1"), &format!("{prefix}.bn1")],
-            ConvShape {
-                stride: 2,
-                ..ConvShape::new(3, variant.width, 7)
-            },
-            place(trainable_layers >= 5),
-        );
+        let stem = Stem {
+            layer: builder.conv_norm(
+                [&placement.name("conv1"), &placement.name("bn1")],
+                ConvShape {
+                    stride: 2,
+                    ..ConvShape::new(3, variant.width, 7)
+                },
+                place(trainable_layers >= 5),
+            ),
+            activation: Activation::Relu,
+        };
         let mut inputs = variant.width;
         let mut dilation = 1;
         let strides = placement.strides();
@@ -160,7 +163,7 @@ impl ResNet {
                     let first = block == 0;
                     let stride = if stage > 0 && first && !dilated { 2 } else { 1 };
                     let dilation = if first { before } else { dilation };
-                    let name = format!("{prefix}.layer{}.{block}", stage + 1);
+                    let name = placement.name(&format!("layer{}.{block}", stage + 1));
                     let mut add = |names: [&str; 2], inputs, outputs, kernel, stride| {
                         let shape = ConvShape {
                             stride,
@@ -194,34 +197,23 @@ impl ResNet {
         ResNet { stem, stages }
     }
 
-    /// `image` (the network's input), `stem` (after the ReLU, before the max-pool) and
-    /// `backbone.c2..c5`.
+    /// `image` (the network's input), `stem.conv` (the first convolution alone), `stem` (after the ReLU,
+    /// before the max-pool) and `backbone.c2..c5`.
     pub(super) fn taps(variant: &Variant, placement: Placement) -> Vec<TapSpec> {
-        let tap = |name: &str, channels, stride| TapSpec {
-            name: name.to_owned(),
-            channels,
-            stride,
-        };
-        let mut taps = vec![tap("image", 3, 1), tap("stem", variant.width, 2)];
+        let mut taps = Stem::taps(variant.width);
         for (stage, channels) in variant.channels().into_iter().enumerate() {
-            let name = format!("backbone.c{}", stage + 2);
-            taps.push(tap(&name, channels, placement.strides()[stage]));
+            taps.push(TapSpec {
+                name: format!("backbone.c{}", stage + 2),
+                channels,
+                stride: placement.strides()[stage],
+            });
         }
         taps
     }
 
     /// `[N, 3, H, W]` to `c3, c4, c5`; `None` if the pass stopped before.
     pub(super) fn forward(&self, pass: &mut Pass<'_>, images: Tensor<4>) -> Option<[Maps; 3]> {
-        pass.offer("image", || images.clone());
-        if pass.done() {
-            return None;
-        }
-        let images = Maps::from_nchw(images);
-        let stem = self.stem.forward(pass, &images, None, Activation::Relu);
-        pass.offer("stem", || stem.nchw(0));
-        if pass.done() {
-            return None;
-        }
+        let stem = self.stem.forward(pass, images)?;
         let mut x = ops::max_pool_3x3_s2(&stem);
         drop(stem);
         let mut outputs = Vec::with_capacity(self.stages.len());

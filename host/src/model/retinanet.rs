@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 
 use super::head::{Head, Output, TowerBuilder, prior_logit};
 use super::layers::Builder;
-use super::one_stage::{Design, NUM_LEVELS, OneStage, Rules};
+use super::one_stage::{Design, Grid, NUM_LEVELS, OneStage, Rules};
 use super::resnet::Variant;
 use super::validate::validate;
 use super::{Detector, DetectorEntry, ModelError};
@@ -70,12 +70,7 @@ pub(super) struct ByOverlap {
 }
 
 impl Rules for ByOverlap {
-    fn assign(
-        &self,
-        anchors: Arc<Vec<BoxXyxy>>,
-        _: [usize; 2],
-        targets: &[ImageTargets],
-    ) -> Assignment {
+    fn assign(&self, anchors: Arc<Vec<BoxXyxy>>, _: Grid, targets: &[ImageTargets]) -> Assignment {
         let (fg, bg) = (self.fg_iou_threshold, self.bg_iou_threshold);
         detection::assign(anchors, targets, fg, bg)
     }

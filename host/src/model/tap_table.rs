@@ -9,7 +9,7 @@ pub struct TapShape {
     pub channels: usize,
     /// `[height, width]`.
     pub size: [usize; 2],
-    /// Input pixels per cell.
+    /// Input pixels per cell; 0 without a grid.
     pub stride: usize,
 }
 
@@ -24,11 +24,15 @@ pub struct TapRow {
     pub teacher: Option<TapShape>,
 }
 
-/// Cells of a map of `stride` over a `[height, width]` input. Every stride-2 layer of the models
-/// halves and rounds up, and rounding up repeatedly is rounding up once.
+/// Cells of a map of `stride` over a `[height, width]` input; one where the tap has no grid (`stride`
+/// 0). Every stride-2 layer of the models halves and rounds up, and rounding up repeatedly is rounding up
+/// once.
 #[must_use]
 pub fn map_size(input_size: [usize; 2], stride: usize) -> [usize; 2] {
-    input_size.map(|extent| extent.div_ceil(stride))
+    match stride {
+        0 => [1, 1],
+        stride => input_size.map(|extent| extent.div_ceil(stride)),
+    }
 }
 
 /// All taps in the student's order, then those that only the teacher has; `input_size` is
@@ -39,9 +43,9 @@ pub fn tap_table(
     teacher: Option<&dyn Model>,
     input_size: [usize; 2],
 ) -> Vec<TapRow> {
-    let shape = |tap: &TapSpec| TapShape {
+    let shape = |model: &dyn Model, tap: &TapSpec| TapShape {
         channels: tap.channels,
-        size: map_size(input_size, tap.stride),
+        size: model.tap_size(tap, input_size),
         stride: tap.stride,
     };
     let mut rows: Vec<TapRow> = student
@@ -49,17 +53,21 @@ pub fn tap_table(
         .iter()
         .map(|tap| TapRow {
             name: tap.name.clone(),
-            student: Some(shape(tap)),
+            student: Some(shape(student, tap)),
             teacher: None,
         })
         .collect();
-    for tap in teacher.map_or(&[][..], |teacher| teacher.taps()) {
+    let of_teacher = teacher.map(|teacher| (teacher.taps().iter(), teacher));
+    for (tap, shape) in of_teacher
+        .into_iter()
+        .flat_map(|(taps, teacher)| taps.map(move |tap| (tap, shape(teacher, tap))))
+    {
         match rows.iter_mut().find(|row| row.name == tap.name) {
-            Some(row) => row.teacher = Some(shape(tap)),
+            Some(row) => row.teacher = Some(shape),
             None => rows.push(TapRow {
                 name: tap.name.clone(),
                 student: None,
-                teacher: Some(shape(tap)),
+                teacher: Some(shape),
             }),
         }
     }

@@ -1,14 +1,22 @@
-//! Tests of the detectors as wholes: against torchvision, against finite differences, by names, on
+//! Tests of the models as wholes: against torchvision, against finite differences, by names, on
 //! any number of threads.
 
 mod building;
+mod classifier_golden;
+mod classifiers;
 mod golden;
 mod gradients;
 mod group_norm;
 mod loading;
+mod pyramid_scale;
+mod reference;
 mod segmenter_golden;
 mod segmenters;
+mod stem;
 mod threads;
+mod tokens;
+mod vit;
+mod vit_golden;
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +25,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::fcos::Fcos;
 use super::resnet::{BlockKind, Variant};
 use super::retinanet::RetinaNet;
-use super::{Detector, ForwardRequest, Model};
+use super::{Detector, ForwardRequest, Model, ParamKind};
 use crate::config::{BoxLoss, DeeplabConfig, FcosConfig, ModelConfig, NormKind, Task, VitConfig};
 use crate::detection::HeadOutput;
 use crate::state::{Array, StateDict};
@@ -36,6 +44,7 @@ pub(super) fn small_config() -> ModelConfig {
         tiny_blocks: [1, 1, 1, 1],
         mobilenet_width: 1.0,
         fpn_channels: 8,
+        pyramid_scale: 1.0,
         head_convs: 2,
         trainable_layers: 5,
         norm: NormKind::Batch,
@@ -75,7 +84,7 @@ pub(super) fn small_config() -> ModelConfig {
     }
 }
 
-/// A small segmenter on `backbone`.
+/// A small segmenter or classifier on `backbone`.
 pub(super) fn segmenter_config(backbone: &str) -> ModelConfig {
     ModelConfig {
         backbone: backbone.into(),
@@ -86,6 +95,10 @@ pub(super) fn segmenter_config(backbone: &str) -> ModelConfig {
 
 pub(super) fn build_segmenter(config: &ModelConfig, num_classes: usize) -> Box<dyn Model> {
     crate::model::build(config, Task::Segmentation, num_classes).unwrap()
+}
+
+pub(super) fn build_classifier(config: &ModelConfig, num_classes: usize) -> Box<dyn Model> {
+    crate::model::build(config, Task::Classification, num_classes).unwrap()
 }
 
 /// The networks whose reference values stand under `tests/golden`.
@@ -132,6 +145,14 @@ pub(super) fn golden_detector(file: &str) -> Box<dyn Detector> {
         other => panic!("no golden network `{other}`"),
     };
     Box::new(RetinaNet::new(&config, variant, classes).unwrap())
+}
+
+/// A small vision transformer.
+pub(super) fn vit_config() -> ModelConfig {
+    ModelConfig {
+        classifier: "vit".into(),
+        ..small_config()
+    }
 }
 
 pub(super) fn golden_path(name: &str) -> PathBuf {

@@ -36,6 +36,10 @@ pub(super) fn validate(config: &ModelConfig, num_classes: usize) -> Result<(), M
             )
         },
     )?;
+    let scale = config.pyramid_scale;
+    require("pyramid_scale", scale.is_finite() && scale > 0.0, || {
+        format!("got {scale}, expected more than 0")
+    })?;
     require(
         "trainable_layers",
         config.trainable_layers <= LAYERS,

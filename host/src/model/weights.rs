@@ -5,8 +5,13 @@ use std::fmt;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{Model, ModelError};
+use super::{Model, ModelError, ParamKind};
 use crate::state::{Array, StateDict};
+
+mod positions;
+
+/// Where a file's header says which model its weights are, as JSON of [`crate::config::ModelConfig`].
+pub const MODEL_ENTRY: &str = "kdhost.model";
 
 /// Names that [`LoadReport`] prints of each kind before it only counts.
 const NAMES_SHOWN: usize = 5;
@@ -33,19 +38,24 @@ pub struct LoadReport {
     pub unexpected: Vec<String>,
     /// In both with different extents: left as they were.
     pub mismatched: Vec<Mismatch>,
+    /// Position embeddings of another grid, taken from the file and resized to the model's.
+    pub resized: Vec<Mismatch>,
 }
 
 impl LoadReport {
     /// Whether file and architecture agree entry by entry.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.missing.is_empty() && self.unexpected.is_empty() && self.mismatched.is_empty()
+        self.missing.is_empty()
+            && self.unexpected.is_empty()
+            && self.mismatched.is_empty()
+            && self.resized.is_empty()
     }
 
     /// Passes the report on if it is complete.
     ///
     /// # Errors
-    /// If anything is missing, unexpected or mismatched.
+    /// If anything is missing, unexpected, mismatched or resized.
     pub fn strict(self) -> Result<Self, ModelError> {
         if self.is_complete() {
             Ok(self)
@@ -59,16 +69,18 @@ impl LoadReport {
 
 impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let total = self.matched + self.missing.len() + self.mismatched.len();
+        let others = self.missing.len() + self.mismatched.len() + self.resized.len();
+        let total = self.matched + others;
         write!(f, "{} of {total} arrays matched", self.matched)?;
         list(f, "missing from the file", &self.missing)?;
         list(f, "unexpected in the file", &self.unexpected)?;
-        let mismatched: Vec<String> = self
-            .mismatched
-            .iter()
-            .map(|m| format!("{} (model {:?}, file {:?})", m.name, m.expected, m.got))
-            .collect();
-        list(f, "of another shape", &mismatched)
+        let shapes = |all: &[Mismatch]| -> Vec<String> {
+            let shapes =
+                |m: &Mismatch| format!("{} (model {:?}, file {:?})", m.name, m.expected, m.got);
+            all.iter().map(shapes).collect()
+        };
+        list(f, "of another shape", &shapes(&self.mismatched))?;
+        list(f, "resized to the model's grid", &shapes(&self.resized))
     }
 }
 
@@ -90,6 +102,11 @@ fn list(f: &mut fmt::Formatter<'_>, what: &str, names: &[String]) -> fmt::Result
 /// (`fpn.inner_blocks.0.weight`, `conv.2.weight`), those of its segmenters, and a bare classifier's
 /// (`layer1.0.conv1.weight`, `features.1.conv.0.0.weight`), which fills the backbone. torchvision runs one file, its RetinaNet `COCO_V1`, with a normalisation
 /// epsilon of 0 in place of [`super::ops::NORM_EPS`]; that is not reproduced here.
+///
+/// A position embedding of another grid is resized to the model's, the class token's row kept: bilinear,
+/// centres aligned, without a filter where it shrinks (PyTorch's `interpolate(mode = "bilinear",
+/// align_corners = False)`). The file's grid is what its header says, or else a square; what is neither
+/// has another shape.
 ///
 /// # Errors
 /// If not a single entry fits: the file belongs to something else.
@@ -128,14 +145,31 @@ pub fn load_into(
     for spec in model.specs() {
         match offered.remove(&spec.name) {
             None => report.missing.push(spec.name.clone()),
-            Some((_, array)) if array.shape != spec.shape => report.mismatched.push(Mismatch {
-                name: spec.name.clone(),
-                expected: spec.shape.clone(),
-                got: array.shape.clone(),
-            }),
             Some((_, array)) => {
-                state.entries.insert(spec.name.clone(), array.clone());
-                report.matched += 1;
+                let mismatch = || Mismatch {
+                    name: spec.name.clone(),
+                    expected: spec.shape.clone(),
+                    got: array.shape.clone(),
+                };
+                let resized = match spec.kind {
+                    ParamKind::Positions { grid } => positions::resized(file, array, grid),
+                    _ => None,
+                };
+                let fitting = match resized {
+                    Some(resized) if resized.shape == spec.shape => {
+                        report.resized.push(mismatch());
+                        resized
+                    }
+                    _ if array.shape == spec.shape => {
+                        report.matched += 1;
+                        array.clone()
+                    }
+                    _ => {
+                        report.mismatched.push(mismatch());
+                        continue;
+                    }
+                };
+                state.entries.insert(spec.name.clone(), fitting);
             }
         }
     }

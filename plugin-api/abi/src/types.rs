@@ -153,7 +153,9 @@ pub struct KdTap {
     pub dtype: KdDType,
     /// Number of extents.
     pub ndim: i32,
-    /// `ndim` extents with batch, height and width symbolic.
+    /// `ndim` extents; that of the batch is symbolic. Height and width, in cells, are numbers where
+    /// every training image of the run has one size (padding included), and all values of the tap
+    /// in training then have them; elsewhere they are symbolic.
     pub shape: *const i64,
     /// Input pixels per cell; 0 where the tap has no grid.
     pub stride: u32,

@@ -19,7 +19,7 @@ use crate::call::Call;
 use crate::guard::{guard, guard_silent};
 use crate::plan_sink;
 use crate::raw::{BackwardArgs, ForwardArgs, RawMethod, RawPlan, TraceKind};
-use crate::tap::Taps;
+use crate::tap::{TapInfo, Taps};
 use crate::{MethodError, TensorView, config};
 
 struct Instance<R> {
@@ -174,7 +174,7 @@ unsafe extern "C" fn forward<R: RawMethod>(
                 losses: views_mut(args.losses, args.n_losses, "loss")?,
                 maps: views_mut(args.maps, args.n_maps, "map")?,
             };
-            check_shapes(taps, &views.taps)?;
+            check_shapes(taps, plan, &views.taps)?;
             check_state(plan, &views.params)?;
             if saved.is_null() {
                 return Err(MethodError::invalid_argument(
@@ -221,7 +221,7 @@ unsafe extern "C" fn backward<R: RawMethod>(
                 d_taps: views_mut(args.d_taps, args.n_taps, "d_tap")?,
                 d_params: views_mut(args.d_params, args.n_params, "d_param")?,
             };
-            check_shapes(taps, &views.taps)?;
+            check_shapes(taps, plan, &views.taps)?;
             check_state(plan, &views.params)?;
             instance.method.backward(call, &mut views, saved)
         })
@@ -357,8 +357,10 @@ fn check_names<R: RawMethod>(plan: &RawPlan) -> Result<(), MethodError> {
     Ok(())
 }
 
-fn check_shapes(taps: &Taps, views: &[TensorView<'_>]) -> Result<(), MethodError> {
-    for (tap, view) in taps.iter().zip(views) {
+/// A tap that the plan does not use comes without elements, whatever size was planned.
+fn check_shapes(taps: &Taps, plan: &RawPlan, views: &[TensorView<'_>]) -> Result<(), MethodError> {
+    let is_used = |tap: &TapInfo| !plan.tap_uses.contains(&(tap.index, 0));
+    for (tap, view) in (taps.iter().zip(views)).filter(|(tap, _)| is_used(tap)) {
         let fits = tap.shape.len() == view.shape().len()
             && (tap.shape.iter().zip(view.shape()))
                 .all(|(&planned, &got)| planned < 0 || planned as usize == got);

@@ -114,7 +114,8 @@ pub struct TapInfo {
     pub role: Role,
     /// Element type.
     pub dtype: KdDType,
-    /// Extents; negative ones are the symbolic `KD_DIM_*`.
+    /// Extents; negative ones are the symbolic `KD_DIM_*`. The batch's always is symbolic; for height
+    /// and width see [`TapInfo::size`].
     pub shape: Vec<i64>,
     /// Input pixels per cell; 0 where the tap has no grid.
     pub stride: u32,
@@ -136,6 +137,18 @@ impl TapInfo {
                 self.name,
                 self.shape
             ))),
+        }
+    }
+
+    /// `[height, width]` in cells, where every training image of the run has one size: in training all
+    /// values of this tap have it. None where images differ, or the host does not tell.
+    #[must_use]
+    pub fn size(&self) -> Option<[usize; 2]> {
+        match self.shape[..] {
+            [_, _, height, width] if height > 0 && width > 0 => {
+                Some([height as usize, width as usize])
+            }
+            _ => None,
         }
     }
 
@@ -321,6 +334,18 @@ mod tests {
             "{error}"
         );
         assert!(error.message().contains("neck.p4"), "{error}");
+    }
+
+    #[test]
+    fn a_size_needs_both_extents() {
+        let of = |shape: &[i64]| TapInfo {
+            shape: shape.to_vec(),
+            ..tap(0, "image", Role::Teacher)
+        };
+        assert_eq!(of(&[-1, 3, 224, 160]).size(), Some([224, 160]));
+        for shape in [&[-1, 3, -2, -3][..], &[-1, 3, 224, -3], &[-1, 3]] {
+            assert_eq!(of(shape).size(), None, "{shape:?}");
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ mod step;
 #[cfg(feature = "cpu")]
 pub mod traced;
 
-pub use bench::{Bench, TapShape};
+pub use bench::{Bench, Run, TapShape};
 pub use host::HostLog;
 pub use step::{Forwarded, Gradients};
 

@@ -4,7 +4,7 @@
 use kd_plugin::raw::{
     BackwardArgs, ForwardArgs, MapSpec, ParamKind, RawMethod, RawPlan, StateSpec,
 };
-use kd_plugin::testkit::{Bench, EntryError, TapShape, gradcheck};
+use kd_plugin::testkit::{Bench, EntryError, Run, TapShape, gradcheck};
 use kd_plugin::{Call, MethodError, TapInfo, TapPattern, Taps, TensorViewMut};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,8 @@ struct Config {
     odd_payload: bool,
     /// Plan a loss that is not in `LOSSES`.
     unknown_loss: bool,
+    /// Plan a buffer of the tap's height and width.
+    buffer_by_size: bool,
 }
 
 /// `loss = mean(gain * x²)` over the student tap, with a hand-written backward.
@@ -89,7 +91,17 @@ impl RawMethod for Stress {
         } else {
             "loss"
         };
+        let mut buffers = Vec::new();
+        if self.config.buffer_by_size {
+            let size = tap.size();
+            buffers.push(StateSpec {
+                name: "field".to_owned(),
+                shape: size.ok_or_else(|| MethodError::shape("no size"))?.to_vec(),
+                kind: ParamKind::Weight,
+            });
+        }
         Ok(RawPlan {
+            buffers,
             params: vec![StateSpec {
                 name: "gain".to_owned(),
                 shape: vec![1],
@@ -225,6 +237,22 @@ fn a_wrong_gradient_is_found() {
     bench.fill(5);
     let error = gradcheck::check(&mut bench, &gradcheck::Options::default()).unwrap_err();
     assert!(error.contains("backward says"), "{error}");
+}
+
+#[test]
+fn sizes_of_taps_are_told_where_the_run_fixes_them() {
+    let taps = TapShape::pair("neck.p3", [2, 3, 2, 4], [2, 3, 2, 4]);
+    let config = json!({"buffer_by_size": true});
+    let run = Run {
+        fixed_sizes: true,
+        ..Run::default()
+    };
+    let bench = Bench::new_raw_in::<Stress>(run, &config, &taps).unwrap();
+    assert_eq!(bench.buffers(), [("field".to_owned(), vec![2, 4])]);
+    // The map takes the tap's extents as they were told.
+    assert_eq!(bench.maps()[0].1, [kd_abi::KD_DIM_N, 3, 2, 4]);
+    let error = Bench::new_raw::<Stress>(&config, &taps).unwrap_err();
+    assert!(error.message.contains("no size"), "{error}");
 }
 
 #[test]

@@ -280,14 +280,16 @@ def randomise_head(head, generator):
 
 
 def run(model, image):
-    """All taps by name. `stem` is conv + norm + ReLU before the max-pool."""
+    """All taps by name. `stem.conv` is the first convolution, `stem` that with norm and ReLU, before the
+    max-pool."""
     taps = {}
     body = model.backbone.body
 
     def keep(name):
         return lambda module, args, output: taps.__setitem__(name, output)
 
-    hooks = [body.maxpool.register_forward_pre_hook(lambda m, a: taps.__setitem__("stem", a[0]))]
+    hooks = [body.conv1.register_forward_hook(keep("stem.conv"))]
+    hooks.append(body.maxpool.register_forward_pre_hook(lambda m, a: taps.update(stem=a[0])))
     for stage in range(4):
         layer = getattr(body, f"layer{stage + 1}")
         hooks.append(layer.register_forward_hook(keep(f"backbone.c{stage + 2}")))

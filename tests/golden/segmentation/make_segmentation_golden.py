@@ -52,7 +52,8 @@ class NarrowResNet(resnet.ResNet):
             setattr(self, f"layer{i + 2}", layer)
 
     def taps(self, x):
-        taps = {"stem": self.relu(self.bn1(self.conv1(x)))}
+        taps = {"stem.conv": self.conv1(x)}
+        taps["stem"] = self.relu(self.bn1(taps["stem.conv"]))
         x = self.maxpool(taps["stem"])
         for i in range(1, 5):
             x = taps[f"backbone.c{i + 1}"] = getattr(self, f"layer{i}")(x)
@@ -80,7 +81,7 @@ class MobileNet(nn.Sequential):
                 conv.padding = conv.dilation
 
     def taps(self, x):
-        taps = {}
+        taps = {"stem.conv": self[0][0](x)}
         for i, layer in enumerate(self):
             x = layer(x)
             for name in (name for name, end in self.ENDS.items() if end == i):

@@ -63,6 +63,7 @@ fn shipped() -> Vec<PathBuf> {
 }
 
 mod entries;
+mod image_size;
 
 #[test]
 fn the_base_resolves_and_says_every_key() {

@@ -2,7 +2,7 @@
 
 use super::super::{Config, ResizeMode, TeacherConfig};
 use super::methods::is_label;
-use super::{Rules, is_unset, model};
+use super::{Rules, is_unset, model, vit};
 
 pub(super) fn rules(config: &Config, rules: &mut Rules) {
     teacher("teacher", &config.teacher, config, rules);
@@ -34,6 +34,13 @@ fn teacher(at: &str, teacher: &TeacherConfig, config: &Config, rules: &mut Rules
         &teacher.model,
         config,
         has_checkpoint,
+        rules,
+    );
+    vit(
+        &format!("{at}.model"),
+        &teacher.model,
+        config,
+        Some(teacher),
         rules,
     );
     for (key, values) in [("mean", &teacher.mean), ("std", &teacher.std)] {

@@ -26,13 +26,13 @@ fn centre_and_box_by_hand() {
     // Centre (20, 20), reach 1.5 · 8 = 12 along each axis: the corner at 11.9 is in, 12 is not.
     let (locations, cells) = squares(&[[20.0, 20.0], [8.1, 31.9], [8.0, 20.0], [20.0, 39.0]], &[]);
     let wide = image(vec![[0.0, 0.0, 40.0, 40.0]]);
-    let assignment = assign_locations(locations, &cells, &[wide], 1.5);
+    let assignment = assign_locations(locations, &cells, 1.0, &[wide], 1.5);
     assert_eq!(assignment.matched[0], vec![0, 0, BACKGROUND, BACKGROUND]);
 
     // Within reach of the centre (10, 20), but on a side, outside, and just inside.
     let (locations, cells) = squares(&[[12.0, 20.0], [13.0, 20.0], [11.9, 20.0]], &[]);
     let narrow = image(vec![[8.0, 5.0, 12.0, 35.0]]);
-    let assignment = assign_locations(locations, &cells, &[narrow], 1.5);
+    let assignment = assign_locations(locations, &cells, 1.0, &[narrow], 1.5);
     assert_eq!(assignment.matched[0], vec![BACKGROUND, BACKGROUND, 0]);
 }
 
@@ -51,8 +51,23 @@ fn levels_share_objects_by_their_farthest_side() {
         let (locations, cells) = squares(&[centre], &[centre]);
         let [x, y] = centre;
         let targets = [image(vec![[x - half, y - 1.0, x + half, y + 1.0]])];
-        let assignment = assign_locations(locations, &cells, &targets, 1.5);
+        let assignment = assign_locations(locations, &cells, 1.0, &targets, 1.5);
         assert_eq!(assignment.matched[0], expected, "{half}");
+    }
+}
+
+/// Areas of 400 and 397: equal to torchvision's rounding, but not in an image of half as many pixels a
+/// side, whose areas stand for four times as many.
+#[test]
+fn areas_are_rounded_in_pixels_of_the_large_image() {
+    let (locations, cells) = squares(&[[20.0, 20.0]], &[]);
+    let objects = [image(vec![
+        [10.0, 10.0, 30.0, 30.0],
+        [10.0, 10.0, 30.0, 29.85],
+    ])];
+    for (pixel, expected) in [(1.0, 0), (0.5, 1)] {
+        let assignment = assign_locations(locations.clone(), &cells, pixel, &objects, 1.5);
+        assert_eq!(assignment.matched[0], [expected], "{pixel}");
     }
 }
 
@@ -70,7 +85,7 @@ fn the_smallest_object_wins_and_of_equals_the_first() {
         (vec![small, [10.0, 11.0, 30.0, 29.0]], 1),
     ] {
         let targets = [image(objects.clone())];
-        let assignment = assign_locations(locations.clone(), &cells, &targets, 1.5);
+        let assignment = assign_locations(locations.clone(), &cells, 1.0, &targets, 1.5);
         assert_eq!(assignment.matched[0], vec![expected], "{objects:?}");
     }
 }
@@ -79,7 +94,7 @@ fn the_smallest_object_wins_and_of_equals_the_first() {
 fn an_image_without_objects_is_background() {
     let (locations, cells) = squares(&[[4.0, 4.0], [12.0, 4.0]], &[[8.0, 8.0]]);
     let targets = [image(vec![]), image(vec![[0.0, 0.0, 16.0, 8.0]])];
-    let assignment = assign_locations(locations, &cells, &targets, 1.5);
+    let assignment = assign_locations(locations, &cells, 1.0, &targets, 1.5);
     assert_eq!(assignment.matched[0], vec![BACKGROUND; 3]);
     // Each image by itself.
     assert_eq!(assignment.matched[1], vec![0, 0, BACKGROUND]);
@@ -96,7 +111,7 @@ fn equal_to_torchvision() {
     for case in ["random", "many", "ties", "tiny", "huge"] {
         let targets = [image(golden.boxes(&format!("matches.{case}.boxes")))];
         for radius in [1.5, 2.0, 50.0] {
-            let assignment = assign_locations(locations.clone(), &cells, &targets, radius);
+            let assignment = assign_locations(locations.clone(), &cells, 1.0, &targets, radius);
             assert_eq!(
                 assignment.matched[0],
                 golden.integers(&format!("matches.{case}.{radius}")),

@@ -79,7 +79,7 @@ fn fcos_case() -> (HeadOutput, Assignment, LossConfig) {
     };
     (
         head,
-        assign_locations(squares, &cells, &targets, 1.5),
+        assign_locations(squares, &cells, 1.0, &targets, 1.5),
         config,
     )
 }

@@ -2,7 +2,6 @@
 
 use super::{Sources, Target, TargetValues};
 use crate::detection::{Assignment, LocationLosses};
-use crate::model::map_size;
 
 /// Name of the head's input on `level`: the place of its cells.
 pub(in crate::distill) fn neck_tap(level: &str) -> String {
@@ -70,8 +69,8 @@ pub(super) fn fg_mask(sources: &Sources<'_>, level: &str) -> Target {
     let student = sources.student();
     let size_of = |tap: &String| {
         let spec = student.taps().iter().find(|spec| &spec.name == tap);
-        let stride = spec.expect("what the head reads is a tap").stride;
-        map_size(sources.input_size(), stride)
+        let spec = spec.expect("what the head reads is a tap");
+        student.tap_size(spec, sources.input_size())
     };
     let taps = student.head_taps();
     let sizes: Vec<[usize; 2]> = taps.iter().map(size_of).collect();

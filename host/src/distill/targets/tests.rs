@@ -107,6 +107,26 @@ fn labels_indices_and_masks_tell_one_assignment() {
 }
 
 #[test]
+fn masks_of_an_enlarged_pyramid_lie_on_its_grid() {
+    let config = ModelConfig {
+        pyramid_scale: 2.0,
+        ..config()
+    };
+    let student = model::build_detector(&config, 3).unwrap();
+    let batch = batch();
+    let sources = Sources::new(&batch, student.as_ref());
+    let large = INPUT.map(|extent| 2 * extent);
+    let mut foreground = 0.0;
+    for level in 3..=7 {
+        let mask = sources.target(&format!("assign.fg_mask.p{level}"));
+        let [height, width] = map_size(large, 1 << level);
+        assert_eq!(mask.shape, [3, 1, height, width], "p{level}");
+        foreground += floats(&mask).iter().sum::<f32>();
+    }
+    assert!(foreground > 0.0);
+}
+
+#[test]
 fn points_are_the_centres_of_anchors() {
     let detector = model::build_detector(&config(), 3).unwrap();
     let batch = batch();
@@ -177,11 +197,13 @@ fn what_the_models_cannot_give_is_refused_with_its_reason() {
             let model = TeacherModel {
                 model,
                 has_own_size: false,
+                size: None,
             };
             ("teacher".to_owned(), model)
         });
         let models = Models {
             student: student.as_ref(),
+            student_size: None,
             teachers: &teachers.into_iter().collect(),
         };
         let cast = [("teacher".to_owned(), "teacher".to_owned())].into();

@@ -51,7 +51,7 @@ impl ParamGroups {
     #[must_use]
     pub fn of_detector(&self, spec: &ParamSpec) -> ParamGroup {
         use crate::model::ParamKind::{
-            Bias, NormBias, NormWeight, RunningMean, RunningVar, Weight,
+            Bias, NormBias, NormWeight, Positions, RunningMean, RunningVar, Token, Weight,
         };
         ParamGroup {
             lr_scale: self.part_lr_scale.get(&spec.part).copied().unwrap_or(1.0),
@@ -59,7 +59,7 @@ impl ParamGroups {
                 Weight => self.weight_decay,
                 Bias => self.bias_decay,
                 NormWeight | NormBias => self.norm_decay,
-                RunningMean | RunningVar => 0.0,
+                Token | Positions { .. } | RunningMean | RunningVar => 0.0,
             },
         }
     }
@@ -109,6 +109,10 @@ mod tests {
         assert_eq!(group(ParamKind::NormBias, Part::Backbone), expect(0.1, 0.0));
         assert_eq!(group(ParamKind::NormWeight, Part::Neck), expect(1.0, 0.0));
         assert_eq!(group(ParamKind::Bias, Part::Head), expect(1.0, 5e-5));
+        let positions = ParamKind::Positions { grid: [2, 3] };
+        for kind in [ParamKind::Token, positions] {
+            assert_eq!(group(kind, Part::Head), expect(1.0, 0.0));
+        }
         assert_eq!(groups.of_method(&[8, 4, 1, 1]), expect(10.0, 1e-4));
         assert_eq!(groups.of_method(&[8]), expect(10.0, 5e-5));
         groups.set_method_lr_scale(0.5);

@@ -59,7 +59,7 @@ pub(super) fn config(from: &From<'_>, stage: &Stage, index: u32) -> Result<Confi
     let mut config = job.clone();
     let (architecture, transform) = student(from, stage)?;
     config.student = architecture;
-    upsample(&mut config.student, stage.pyramid_scale)?;
+    config.student.pyramid_scale = stage.pyramid_scale;
     if let Some(name) = &stage.init_from {
         config.student.weights = initial_weights(from, name, &config.student)?;
     }
@@ -95,6 +95,7 @@ pub(super) fn config(from: &From<'_>, stage: &Stage, index: u32) -> Result<Confi
         index,
         phases: phases.map(value).collect(),
     };
+    config.fit_image_sizes();
     Ok(config)
 }
 
@@ -115,6 +116,7 @@ pub(super) fn plain(from: &From<'_>, stage: &Stage, of_stage: &Config, epochs: u
     config.train.epochs = epochs;
     let (architecture, _) = student(from, stage).expect("the stage was derived from it");
     config.student.weights = architecture.weights;
+    config.fit_image_sizes();
     config
 }
 
@@ -144,10 +146,13 @@ fn initial_weights(from: &From<'_>, name: &str, student: &ModelConfig) -> Result
             (player, &teacher.model)
         }
     };
-    // What has no parameters may differ.
-    let bare = |model: &ModelConfig| ModelConfig {
-        weights: PathBuf::new(),
-        ..model.clone()
+    // What has no parameters may differ, and a grid of positions is resized.
+    let bare = |model: &ModelConfig| {
+        let mut bare = model.clone();
+        bare.weights = PathBuf::new();
+        bare.pyramid_scale = 1.0;
+        bare.vit.image_size.clear();
+        bare
     };
     if bare(model) != bare(student) {
         return Err(format!(
@@ -192,18 +197,14 @@ fn teacher(from: &From<'_>, name: &str, stage: &Stage) -> Result<TeacherConfig, 
         .map_err(|reason| format!("`teacher_input_scale = {scale}`: {reason}"))?;
     teacher.mean = seen.mean.to_vec();
     teacher.std = seen.std.to_vec();
-    teacher.input_size = match seen.resize {
-        ResizeMode::Fixed => seen.size.to_vec(),
-        _ => Vec::new(),
+    // Of whole images of one size the extents are known; of others their ratio to the student's.
+    let whole = seen.crop_size.is_empty() && seen.scale_range == [1.0, 1.0];
+    let one_size = matches!(seen.resize, ResizeMode::Fixed | ResizeMode::CenterCrop);
+    (teacher.input_size, teacher.input_scale) = match whole && one_size {
+        true => (seen.size.to_vec(), 0.0),
+        false => (Vec::new(), scale / stage.input_scale),
     };
     Ok(teacher)
-}
-
-fn upsample(_model: &mut ModelConfig, scale: f64) -> Result<(), String> {
-    match scale {
-        1.0 => Ok(()),
-        _ => Err("`pyramid_scale` is not there yet".to_owned()),
-    }
 }
 
 /// Images of `scale` times the sides; extents are rounded down.
@@ -217,19 +218,14 @@ fn scaled(transform: &TransformConfig, scale: f64) -> Result<TransformConfig, St
         size: transform.size.map(extent),
         short_side: extent(transform.short_side),
         long_side: extent(transform.long_side),
+        own_scale: transform.own_scale * scale,
         crop_size: transform.crop_size.iter().map(|e| extent(*e)).collect(),
         ..transform.clone()
     };
     let (key, extents) = match scaled.resize {
         ResizeMode::KeepRatio => ("data.transform.short_side", vec![scaled.short_side]),
-        ResizeMode::None => {
-            return Err(
-                "`data.transform.resize = \"none\"` leaves images their own size; choose \"fixed\" or \
-                 \"keep_ratio\""
-                    .to_owned(),
-            );
-        }
-        _ => ("data.transform.size", scaled.size.to_vec()),
+        ResizeMode::Fixed | ResizeMode::CenterCrop => ("data.transform.size", scaled.size.to_vec()),
+        ResizeMode::None => ("data.transform.crop_size", Vec::new()),
     };
     let all = extents.iter().chain(&scaled.crop_size);
     match all.min() {

@@ -20,7 +20,7 @@ use crate::engine::optim::{PretrainOptimizer, method_param};
 use crate::engine::step_times::StepTimes;
 use crate::engine::teacher::{Taught, model_taps, sources};
 use crate::engine::{EngineError, grad_clip};
-use crate::model::{Forward, map_size, ops};
+use crate::model::{Forward, ops};
 use crate::plugin::CallInfo;
 use crate::values::Values;
 
@@ -282,7 +282,7 @@ impl Learner {
             let mut all = self.model.taps().iter();
             let spec = all.find(|spec| spec.name == name);
             let spec = spec.expect("a method is bound to taps that exist");
-            let [rows, columns] = map_size([height, width], spec.stride);
+            let [rows, columns] = self.model.tap_size(spec, [height, width]);
             let shape = [images, spec.channels, rows, columns];
             (name, Tensor::full(shape, f32::NAN, &device))
         };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::config::{BoxLoss, Config, NormKind, OptimizerKind};
+use crate::config::{BoxLoss, Config, NormKind, OptimizerKind, Task, VitConfig};
 use crate::data::{Loader, LoaderOptions, Split, open};
 use crate::engine::assemble::{learner, restore};
 use crate::engine::checkpoint::{Progress, Snapshot};
@@ -57,6 +57,23 @@ fn tiny_fcos() -> Config {
     let mut config = tiny();
     config.student.detector = "fcos".into();
     config.student.fcos.norm_groups = 4;
+    config
+}
+
+/// A vision transformer.
+fn tiny_vit() -> Config {
+    let mut config = tiny();
+    config.task = Task::Classification;
+    config.student.classifier = "vit".into();
+    config.student.vit = VitConfig {
+        patch_size: 16,
+        dim: 24,
+        depth: 2,
+        heads: 3,
+        mlp_ratio: 2.0,
+        image_size: config.data.transform.size.to_vec(),
+    };
+    config.train.lr = 1e-3;
     config
 }
 
@@ -196,6 +213,7 @@ fn operations_of_any_device_learn_what_the_kernels_learn() {
         ("adamw", tiny()),
         ("sgd", tiny_with_sgd()),
         ("fcos", tiny_fcos()),
+        ("vit", tiny_vit()),
     ] {
         let (kernels, operations) = (run(&config, false), run(&config, true));
         let losses = losses_differ(&operations, &kernels);
@@ -320,7 +338,7 @@ fn judge_and_evaluate(mut config: Config, losses: usize) {
 
 #[test]
 fn a_run_goes_on_from_its_checkpoint_on_any_device() {
-    for config in [tiny(), tiny_with_sgd(), tiny_fcos()] {
+    for config in [tiny(), tiny_with_sgd(), tiny_fcos(), tiny_vit()] {
         for (first, second) in [(true, true), (false, true), (true, false)] {
             let half = with_operations(first, || {
                 let mut run = Run::new(&config);

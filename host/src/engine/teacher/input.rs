@@ -4,7 +4,8 @@
 //! ([`View`](crate::data::View)): here is which view a teacher asks for.
 
 use crate::config::{ResizeMode, TeacherConfig, TransformConfig};
-use crate::data::ViewSpec;
+use crate::data::{DatasetError, ViewSpec};
+use crate::engine::image_size::ImageSize;
 
 /// The transform under which `teacher` is trained and evaluated, where its student has `student`.
 ///
@@ -64,8 +65,8 @@ fn scale_of(teacher: &TeacherConfig, student: &TransformConfig) -> [f64; 2] {
 /// The view of each image that `teacher` sees, whose model wants extents that are multiples of
 /// `size_divisor`; none where it sees the student's.
 ///
-/// `grid_scale` is how many cells the student's grids have along an axis for one of the teacher's on the same
-/// image: 1, or for a student whose pyramid is upsampled its factor. A teacher that sees so many times the
+/// `grid_scale` is how many cells the student's grids have along an axis for one of a plain detector's on the
+/// same image: 1, or where its pyramid is upsampled the factor. A teacher that sees so many times the
 /// student's pixels then has padded images exactly as many times larger, so that both grids agree. One
 /// that differs in normalisation alone has them padded as the student's.
 #[must_use]
@@ -103,6 +104,21 @@ pub fn view_of(
         size_divisor,
         frame_scale,
     })
+}
+
+/// `[height, width]` with padding of the images that a teacher sees in its `view`, where the student's
+/// all have the size `student`.
+///
+/// # Errors
+/// If they do not fit into the frame of a student whose pyramid is upsampled.
+pub fn padded_size(
+    view: Option<&ViewSpec>,
+    student: ImageSize,
+) -> Result<[usize; 2], DatasetError> {
+    match view {
+        None => Ok(student.padded),
+        Some(view) => view.padded(student.padded, view.size(student.size)),
+    }
 }
 
 #[cfg(test)]

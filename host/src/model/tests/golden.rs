@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use super::*;
 use crate::data::ImageTargets;
 use crate::detection::HeadOutput;
-use crate::model::{map_size, weights};
+use crate::model::weights;
 
 /// f32 convolutions sum in another order than torch's: some 1e-7 a layer, over 20 layers.
 const TOLERANCE: f64 = 1e-5;
@@ -259,6 +259,7 @@ fn a_stopped_pass_computes_only_what_its_taps_need() {
     // Statistics are recorded by every normalisation that runs: 1 in the stem, then per stage.
     for (tap, expected) in [
         ("image", 0),
+        ("stem.conv", 0),
         ("stem", 1),
         ("backbone.c2", 3),
         ("backbone.c3", 8),
@@ -300,7 +301,7 @@ fn taps_have_the_announced_channels_and_sizes() {
             .forward(&golden.weights, golden.image(), &request);
         let [n, _, height, width] = golden.image().dims();
         for tap in golden.detector.taps() {
-            let [rows, columns] = map_size([height, width], tap.stride);
+            let [rows, columns] = golden.detector.tap_size(tap, [height, width]);
             assert_eq!(
                 forward.taps[&tap.name].dims(),
                 [n, tap.channels, rows, columns],

@@ -52,14 +52,17 @@ fn directional_derivatives_match_finite_differences() {
         "head.regression_head.conv.1.bias",
         "head.regression_head.bbox_ctrness.weight",
     ];
-    check("retinanet", &[&common[..], &retinanet].concat());
-    check("fcos", &[&common[..], &fcos].concat());
+    let retinanet = [&common[..], &retinanet].concat();
+    check("retinanet", 1.0, &retinanet);
+    check("retinanet", 1.5, &retinanet);
+    check("fcos", 1.0, &[&common[..], &fcos].concat());
 }
 
-fn check(detector: &str, names: &[&str]) {
+fn check(detector: &str, pyramid_scale: f64, names: &[&str]) {
     let device = Device::flex();
     let config = ModelConfig {
         detector: detector.into(),
+        pyramid_scale,
         head_convs: 1,
         ..small_config()
     };
@@ -105,6 +108,34 @@ fn a_segmenters_derivatives_match_finite_differences() {
         check_slopes(model.as_ref(), &state, (6, REACH), &names, |forward| {
             let logits = forward.output.as_ref().unwrap().segmentation().unwrap();
             objective(vec![logits.clone()], &Device::flex())
+        });
+    }
+}
+
+#[test]
+fn a_classifiers_derivatives_match_finite_differences() {
+    let resnet = ["conv1.weight", "layer3.0.conv1.weight", "fc.weight"];
+    let mobilenet = [
+        "features.0.0.weight",
+        "features.18.0.weight",
+        "features.18.1.bias",
+        "classifier.1.weight",
+        "classifier.1.bias",
+    ];
+    for (backbone, names) in [("tiny", &resnet[..]), ("mobilenet_v2", &mobilenet)] {
+        let model = build_classifier(&segmenter_config(backbone), 2);
+        let mut state = initial_state(model.as_ref(), 3);
+        for (name, array) in &mut state.entries {
+            // MobileNetV2's linear layer starts so near to zero that its logits would drown in rounding.
+            if name == "classifier.1.weight" {
+                array.data.iter_mut().for_each(|v| *v *= 20.0);
+            }
+        }
+        check_slopes(model.as_ref(), &state, (6, REACH), names, |forward| {
+            let logits = forward.class_logits().unwrap().clone();
+            let [images, classes] = logits.dims();
+            let map = logits.reshape([images, classes, 1, 1]);
+            objective(vec![map], &Device::flex())
         });
     }
 }

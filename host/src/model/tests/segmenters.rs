@@ -183,7 +183,7 @@ fn bad_configurations_name_their_key() {
     match build_detector(&segmenter_config("mobilenet_v2"), 5).err() {
         Some(ModelError::Config { key, reason }) => {
             assert_eq!(key, "backbone");
-            assert!(reason.contains("segmenters alone"), "{reason}");
+            assert!(reason.contains("segmenters and classifiers"), "{reason}");
         }
         other => panic!("a detector on MobileNetV2: {other:?}"),
     }

@@ -21,6 +21,8 @@ pub struct TapBinding {
     pub channels: usize,
     /// Input pixels per cell.
     pub stride: usize,
+    /// `[H, W]`, where every training image of the run has one size; else not known beforehand.
+    pub size: Option<[usize; 2]>,
     /// Whether the manifest's pattern asks for a gradient; student taps alone.
     pub grad: bool,
 }
@@ -69,7 +71,7 @@ pub struct LossSpec {
 pub struct MapSpec {
     /// One of the manifest's.
     pub name: String,
-    /// That of the tap it replaces, batch and spatial extents symbolic.
+    /// That of the tap it replaces; the batch's extent is symbolic, height and width may be.
     pub shape: Vec<i64>,
     /// Index of the student tap.
     pub replaces_tap: usize,
@@ -90,7 +92,7 @@ pub(super) fn ask(
             )
         })?;
     }
-    let shapes: Vec<[i64; 4]> = taps.iter().map(symbolic_shape).collect();
+    let shapes: Vec<[i64; 4]> = taps.iter().map(told_shape).collect();
     let kd_taps: Vec<KdTap> = taps
         .iter()
         .zip(&shapes)
@@ -141,6 +143,16 @@ pub(super) fn ask(
     Ok(plan)
 }
 
+/// Extents of a tap as a plan sees them.
+fn told_shape(tap: &TapBinding) -> [i64; 4] {
+    let [height, width] = match tap.size {
+        Some(size) => size.map(|extent| extent as i64),
+        None => [KD_DIM_H, KD_DIM_W],
+    };
+    [KD_DIM_N, tap.channels as i64, height, width]
+}
+
+/// The same without a size.
 fn symbolic_shape(tap: &TapBinding) -> [i64; 4] {
     [KD_DIM_N, tap.channels as i64, KD_DIM_H, KD_DIM_W]
 }

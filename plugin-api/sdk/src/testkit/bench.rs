@@ -4,8 +4,8 @@
 use std::ptr;
 
 use kd_abi::{
-    KD_CALL_DETACH_STUDENT, KD_OK, KD_USE_GRAD, KD_USE_VALUE, KdDType, KdInst, KdMethod, KdStatus,
-    KdStr, KdTap, KdTask, KdTensor,
+    KD_CALL_DETACH_STUDENT, KD_DIM_H, KD_DIM_N, KD_DIM_W, KD_OK, KD_USE_GRAD, KD_USE_VALUE,
+    KdDType, KdInst, KdMethod, KdStatus, KdStr, KdTap, KdTask, KdTensor,
 };
 use serde_json::Value;
 
@@ -42,6 +42,16 @@ impl TapShape {
     }
 }
 
+/// What the host of a bench says of the run, beside the taps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Run {
+    /// Classes of the data set; without, the host does not tell.
+    pub num_classes: Option<u32>,
+    /// Every training image has one size: the plan sees height and width of taps as numbers
+    /// ([`TapInfo::size`](crate::TapInfo::size)), not as symbols.
+    pub fixed_sizes: bool,
+}
+
 /// A method with taps, parameters, buffers and targets, and the fake host that runs it.
 #[derive(Debug)]
 pub struct Bench {
@@ -50,6 +60,7 @@ pub struct Bench {
     host: Box<FakeHost>,
     pub(super) seed: u64,
     detach_student: bool,
+    stage: u32,
     phase: u32,
     cancel: Box<u32>,
     pub(super) declared: Declared,
@@ -70,13 +81,17 @@ impl Bench {
     /// # Errors
     /// If an entry refuses.
     pub fn new_raw<R: RawMethod>(config: &Value, taps: &[TapShape]) -> Result<Self, EntryError> {
-        Self::create::<R>(config, taps, None)
+        Self::new_raw_in::<R>(Run::default(), config, taps)
     }
 
-    fn create<R: RawMethod>(
+    /// As [`Self::new_raw`], in a run of which the host says more.
+    ///
+    /// # Errors
+    /// If an entry refuses.
+    pub fn new_raw_in<R: RawMethod>(
+        run: Run,
         config: &Value,
         taps: &[TapShape],
-        num_classes: Option<u32>,
     ) -> Result<Self, EntryError> {
         let table: &'static KdMethod = Box::leak(Box::new(entry::table::<R>()));
         let grad = |tap: &TapShape| tap.role == "student" && R::TAPS.iter().any(|p| p.grad);
@@ -84,7 +99,7 @@ impl Bench {
             table,
             inst: ptr::null_mut(),
             host: Box::new(FakeHost {
-                task: num_classes.map(|num_classes| KdTask {
+                task: run.num_classes.map(|num_classes| KdTask {
                     struct_size: size_of::<KdTask>() as u32,
                     num_classes,
                 }),
@@ -92,6 +107,7 @@ impl Bench {
             }),
             seed: 1,
             detach_student: false,
+            stage: 0,
             phase: 0,
             cancel: Box::new(0),
             declared: Declared::default(),
@@ -113,7 +129,7 @@ impl Bench {
         let status = unsafe { create(&raw const call, KdStr::new(&text), &raw mut inst) };
         bench.inst = inst;
         bench.done("create", status)?;
-        bench.plan(taps)?;
+        bench.plan(taps, run.fixed_sizes)?;
         bench.init_state()?;
         Ok(bench)
     }
@@ -140,21 +156,35 @@ impl Bench {
         config: &Value,
         taps: &[TapShape],
     ) -> Result<Self, EntryError> {
-        Self::create::<crate::BurnLevel<M>>(config, taps, Some(num_classes))
+        let run = Run {
+            num_classes: Some(num_classes),
+            ..Run::default()
+        };
+        Self::new_in::<M>(run, config, taps)
     }
 
-    fn plan(&mut self, taps: &[TapShape]) -> Result<(), EntryError> {
-        let shapes: Vec<[i64; 4]> = taps
-            .iter()
-            .map(|tap| {
-                [
-                    kd_abi::KD_DIM_N,
-                    tap.shape[1] as i64,
-                    kd_abi::KD_DIM_H,
-                    kd_abi::KD_DIM_W,
-                ]
-            })
-            .collect();
+    /// As [`Self::new`], in a run of which the host says more.
+    ///
+    /// # Errors
+    /// If an entry refuses.
+    #[cfg(feature = "cpu")]
+    pub fn new_in<M: crate::DistillMethod>(
+        run: Run,
+        config: &Value,
+        taps: &[TapShape],
+    ) -> Result<Self, EntryError> {
+        Self::new_raw_in::<crate::BurnLevel<M>>(run, config, taps)
+    }
+
+    fn plan(&mut self, taps: &[TapShape], fixed_sizes: bool) -> Result<(), EntryError> {
+        let shape = |tap: &TapShape| {
+            let [_, channels, height, width] = tap.shape.map(|extent| extent as i64);
+            match fixed_sizes {
+                true => [KD_DIM_N, channels, height, width],
+                false => [KD_DIM_N, channels, KD_DIM_H, KD_DIM_W],
+            }
+        };
+        let shapes: Vec<[i64; 4]> = taps.iter().map(shape).collect();
         let raw: Vec<KdTap> = taps
             .iter()
             .zip(&shapes)
@@ -204,6 +234,11 @@ impl Bench {
             }
         }
         self.declared = declared;
+        // A plan that reads no target needs none to be set.
+        if self.declared.target_uses.len() == self.target_names.len() {
+            let empty = |name: &&str| Target::Floats(Owned::new(name, &[0], Vec::new()));
+            self.targets = self.target_names.iter().map(empty).collect();
+        }
         Ok(())
     }
 
@@ -419,7 +454,12 @@ impl Bench {
         self.detach_student = detach;
     }
 
-    /// Sets the phase of all further calls, an index into those of the plan's first stage; 0 at first.
+    /// Sets the stage of all further calls, an index into those of the plan; 0 at first.
+    pub fn set_stage(&mut self, stage: u32) {
+        self.stage = stage;
+    }
+
+    /// Sets the phase of all further calls, an index into those of the stage; 0 at first.
     pub fn set_phase(&mut self, phase: u32) {
         self.phase = phase;
     }
@@ -431,6 +471,7 @@ impl Bench {
 
     pub(super) fn call(&mut self) -> kd_abi::KdCall {
         let mut call = host::call(&raw mut *self.host, self.seed, &raw const *self.cancel);
+        call.stage = self.stage;
         call.phase = self.phase;
         if self.detach_student {
             call.flags |= KD_CALL_DETACH_STUDENT;

@@ -24,7 +24,7 @@ fn golden_assignment(golden: &Golden, targets: &[ImageTargets]) -> Assignment {
     let locations = AnchorGenerator::new(8, &[1.0], &[1.0], LEVELS)
         .anchors(golden.sizes("losses.input_size")[0], &sizes);
     let cells: Vec<usize> = sizes.iter().map(|[h, w]| h * w).collect();
-    assign_locations(locations, &cells, targets, 1.5)
+    assign_locations(locations, &cells, 1.0, targets, 1.5)
 }
 
 fn golden_batch(golden: &Golden) -> (HeadMaps, Assignment) {
@@ -65,7 +65,7 @@ fn small() -> Small {
         labels: vec![1],
         ..ImageTargets::default()
     }];
-    let assignment = assign_locations(locations, &[4], &targets, 1.5);
+    let assignment = assign_locations(locations, &[4], 1.0, &targets, 1.5);
     // Locations (0, 0) and (8, 0) lie inside, (0, 8) and (8, 8) below.
     assert_eq!(assignment.matched[0], vec![0, 0, BACKGROUND, BACKGROUND]);
     let mut rng = KeyedRng::new("fcos loss test", &[0]);

@@ -9,7 +9,9 @@ use kd_abi::{
     KD_USE_VALUE, KdDType, KdPlanSink, KdSpec, KdStatus, KdStr,
 };
 
-use super::{LossSpec, MapSpec, Plan, TapBinding, TensorSpec, symbolic_shape, use_bits};
+use super::{
+    LossSpec, MapSpec, Plan, TapBinding, TensorSpec, symbolic_shape, told_shape, use_bits,
+};
 use crate::plugin::host_table::text;
 use crate::plugin::manifest::MethodManifest;
 
@@ -179,8 +181,8 @@ unsafe extern "C" fn declare_map(
             let problem = format!("its name or tap `{}` has a map already", tap.name);
             return refuse(problem, KD_E_INVALID_ARG);
         }
-        let expected = symbolic_shape(tap);
-        if shape != expected {
+        let expected = told_shape(tap);
+        if shape != expected && shape != symbolic_shape(tap) {
             let problem = format!("shape {shape:?}, but `{}` has {expected:?}", tap.name);
             return refuse(problem, KD_E_SHAPE);
         }
