@@ -33,7 +33,7 @@ pub use label_map::{IGNORE_LABEL, LabelMap};
 pub use loader::{Epoch, Loader, LoaderOptions, Skipped};
 pub use mask_crop::MaskCrop;
 pub use registry::{DatasetEntry, OpenDataset, Split, open};
-pub use resize::resize;
+pub use resize::{RESIZE_FILTER, resize};
 pub use segmentation::LabelledFiles;
 pub use selection::Selection;
 pub use shapes::ShapesDataset;

@@ -166,6 +166,8 @@ fn a_teacher_sees_images_of_its_own_size_and_numbers() {
     ];
     succeed(&mut train("same", &same));
     assert!(student(&bench.path("plain")) == student(&bench.path("same")));
+    succeed(&mut train("once", &["teacher.input_scale=1.0"]));
+    assert!(student(&bench.path("plain")) == student(&bench.path("once")));
     let other = [
         "teacher.mean=[0.5, 0.5, 0.5]",
         "teacher.std=[1.0, 1.0, 1.0]",
@@ -200,6 +202,21 @@ fn a_teacher_sees_images_of_its_own_size_and_numbers() {
     ];
     succeed(&mut bench.command(&args));
     assert!(bench.path("maps/1/neck.p3_teacher.png").is_file());
+    // Images that keep their ratio have no size in common, but one may be a multiple of the other.
+    let kept = [
+        "--set",
+        "data.transform.resize=keep_ratio",
+        "--set",
+        "data.transform.short_side=48",
+        "--set",
+        "data.transform.long_side=64",
+        "--set",
+        "teacher.input_scale=1.5",
+        "--set",
+        "train.max_iters=2",
+    ];
+    let args = [&["--plugin", &ssim][..], &kept].concat();
+    succeed(&mut bench.train_command("kept", &args));
     let ratio = ["--set", "data.transform.resize=keep_ratio"];
     let output = bench
         .train_command("ratio", &[&args_of(&large)[..], &ratio].concat())

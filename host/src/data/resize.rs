@@ -13,6 +13,9 @@ const FRACTION: u32 = 32 - 8 - 2;
 /// To round and not to truncate.
 const HALF: i32 = 1 << (FRACTION - 1);
 
+/// The filter by which every image is resized, for records of runs.
+pub const RESIZE_FILTER: &str = "Pillow's BILINEAR of 8-bit RGB, antialiased";
+
 /// Resizes to `[height, width]`; both and the image's own must be positive.
 #[must_use]
 pub fn resize(pixels: &RgbPixels, size: [usize; 2]) -> RgbPixels {

@@ -247,8 +247,8 @@ fn prediction_missing(models: Models<'_>, cast: &Roles, role: &str) -> Option<St
     if teacher.has_own_size {
         return Some(format!(
             "images of teacher `{name}` have another size than the student's, and it predicts at \
-             other places; leave its `input_size` at `[]`, or choose options that do without this \
-             target"
+             other places; leave its `input_size` at `[]` and its `input_scale` at 0, or choose options \
+             that do without this target"
         ));
     }
     let anchors = |model: &dyn Model| model.as_detector().map(|d| d.anchors([PROBE; 2]));

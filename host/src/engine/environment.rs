@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::RESIZE_FILTER;
 use crate::device::ComputeDevice;
 
 /// What a run ran on.
@@ -28,6 +29,9 @@ pub struct Environment {
     pub device: ComputeDevice,
     /// Threads that compute.
     pub threads: usize,
+    /// How images were resized; empty in files from before it was recorded.
+    #[serde(default)]
+    pub resize_filter: String,
     /// The plugin of each method, by the method's label; none in plain training.
     pub plugins: BTreeMap<String, PluginFacts>,
 }
@@ -60,6 +64,7 @@ impl Environment {
             cores: std::thread::available_parallelism().map_or(1, Into::into),
             device: ComputeDevice::Cpu,
             threads: rayon::current_num_threads(),
+            resize_filter: RESIZE_FILTER.into(),
             plugins,
         }
     }

@@ -18,7 +18,6 @@ pub fn transform_of(teacher: &TeacherConfig, student: &TransformConfig) -> Trans
     let times = |extent: usize, scale: f64| (extent as f64 * scale).round() as usize;
     let larger = vertical.max(horizontal);
     let [height, width] = student.size;
-    let [crop_vertical, crop_horizontal] = [vertical, horizontal];
     TransformConfig {
         mean: three(&teacher.mean, student.mean),
         std: three(&teacher.std, student.std),
@@ -36,7 +35,7 @@ pub fn transform_of(teacher: &TeacherConfig, student: &TransformConfig) -> Trans
             _ => student.own_scale,
         },
         crop_size: (student.crop_size.iter())
-            .zip([crop_vertical, crop_horizontal])
+            .zip([vertical, horizontal])
             .map(|(extent, scale)| times(*extent, scale))
             .collect(),
         ..student.clone()
@@ -66,10 +65,10 @@ fn scale_of(teacher: &TeacherConfig, student: &TransformConfig) -> [f64; 2] {
 /// The view of each image that `teacher` sees, whose model wants extents that are multiples of
 /// `size_divisor`; none where it sees the student's.
 ///
-/// `grid_scale` is how many cells of the teacher's grids, along each axis, the student's have for one of its own
-/// image: 1, or for a student whose pyramid is upsampled its factor. The padded images of a teacher that
-/// sees as many times the student's pixels are exactly that much larger, so that both grids agree. So are those of a
-/// teacher that differs in normalisation alone: they are padded as the student's.
+/// `grid_scale` is how many cells the student's grids have along an axis for one of a plain detector's on the
+/// same image: 1, or where its pyramid is upsampled the factor. A teacher that sees so many times the
+/// student's pixels then has padded images exactly as many times larger, so that both grids agree. One
+/// that differs in normalisation alone has them padded as the student's.
 #[must_use]
 pub fn view_of(
     teacher: &TeacherConfig,
