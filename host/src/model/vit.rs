@@ -287,8 +287,8 @@ impl Linear {
             let rows = i * each..(i + 1) * each;
             let weight = weight
                 .clone()
-                .slice([rows.start * inputs..rows.end * inputs]);
-            let bias = bias.clone().slice([rows]);
+                .narrow(0, rows.start * inputs, rows.len() * inputs);
+            let bias = bias.clone().narrow(0, rows.start, rows.len());
             ops::linear(x.clone(), weight.reshape([each, inputs]), bias)
         })
     }

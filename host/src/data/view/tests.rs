@@ -292,11 +292,13 @@ fn a_picture_of_the_large_size_is_left_alone_and_the_small_one_is_made_of_it() {
                 let [height, width] = pixels.size;
                 for channel in 0..3 {
                     let rows = plane(images, shape, [image, channel], pixels.size);
-                    for y in 0..height {
-                        for x in 0..width {
+                    assert_eq!(rows.len(), height);
+                    for (y, row) in rows.iter().enumerate() {
+                        assert_eq!(row.len(), width);
+                        for (x, value) in row.iter().enumerate() {
                             let from = if meta.flipped { width - 1 - x } else { x };
                             let byte = pixels.data[(y * width + from) * 3 + channel];
-                            assert_eq!((rows[y][x] * 255.0).round() as u8, byte);
+                            assert_eq!((value * 255.0).round() as u8, byte);
                         }
                     }
                 }

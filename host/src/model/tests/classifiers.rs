@@ -62,7 +62,7 @@ fn an_image_is_classified_by_itself() {
             let forward = model.forward(&weights, images, &request);
             values(forward.class_logits().unwrap().clone())
         };
-        let second = run(both.clone().slice([1..2]));
+        let second = run(both.clone().narrow(0, 1, 1));
         let error = relative_error(&second, &run(both)[5..]);
         // Sums of other tiles.
         assert!(error < 1e-5, "{backbone}: {error:e}");

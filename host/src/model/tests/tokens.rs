@@ -70,7 +70,7 @@ fn both_forms_agree() {
             ops::layer_norm(x.reshape(SHAPE), gamma, beta, 1e-6)
         },
     );
-    both_agree("gelu", &[x.clone()], |inputs| {
+    both_agree("gelu", std::slice::from_ref(&x), |inputs| {
         ops::gelu(inputs[0].clone().reshape(SHAPE))
     });
     both_agree("softmax", &[x], |inputs| {
