@@ -56,7 +56,7 @@ pub struct Stage {
 }
 
 /// The result of a stage must be as good as plain training of the same architecture on images of the
-/// same size, for as many epochs: the host trains that model too, once.
+/// same size, for the configured epochs: the host trains that model too, once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gate {

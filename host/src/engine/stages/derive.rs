@@ -100,8 +100,8 @@ pub(super) fn config(from: &From<'_>, stage: &Stage, index: u32) -> Result<Confi
 }
 
 /// The settings under which plain training gives what a stage must reach: the same architecture from
-/// its configured start, on the same images, for `epochs` epochs.
-pub(super) fn plain(from: &From<'_>, stage: &Stage, of_stage: &Config, epochs: usize) -> Config {
+/// its configured start, on the same images, for the configured epochs.
+pub(super) fn plain(from: &From<'_>, stage: &Stage, of_stage: &Config) -> Config {
     let mut config = of_stage.clone();
     let base = Config::base();
     config.distill = base.distill;
@@ -109,11 +109,7 @@ pub(super) fn plain(from: &From<'_>, stage: &Stage, of_stage: &Config, epochs: u
     config.teachers = base.teachers;
     config.stage = base.stage;
     config.eval.oracle = false;
-    config
-        .train
-        .milestones
-        .clone_from(&from.job.train.milestones);
-    config.train.epochs = epochs;
+    config.train = from.job.train.clone();
     let (architecture, _) = student(from, stage).expect("the stage was derived from it");
     config.student.weights = architecture.weights;
     config.fit_image_sizes();

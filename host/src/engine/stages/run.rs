@@ -91,7 +91,7 @@ pub(in crate::engine) fn run(job: &Job<'_>, rows: &mut Vec<Row>) -> Result<PathB
         let metric = arm.row.metrics.main();
         rows.push(arm.row);
         if let Some(gate) = stage.gate {
-            let plain = derive::plain(&from, stage, &config, epochs_of(job.plan, index));
+            let plain = derive::plain(&from, stage, &config);
             judge(job, planned, gate, metric, &plain, rows)?;
         }
         files.0.insert(stage.name.clone(), arm.student);
@@ -186,17 +186,6 @@ fn trained_teachers(
         Ok((name, teacher))
     };
     names.map(load).collect()
-}
-
-/// Epochs that led to the result of a stage: its own, and those of the stages that its weights went
-/// through.
-fn epochs_of(plan: &Plan, index: usize) -> usize {
-    let Planned { stage, config } = &plan.stages[index];
-    let before = stage.init_from.as_ref().and_then(|name| {
-        let mut earlier = plan.stages[..index].iter();
-        earlier.position(|planned| planned.stage.name == *name)
-    });
-    config.train.epochs + before.map_or(0, |index| epochs_of(plan, index))
 }
 
 /// Compares a result with plain training's, which is trained if it is not in the cache.
