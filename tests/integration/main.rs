@@ -6,6 +6,7 @@
 
 mod abi_layout;
 mod bench;
+mod classification;
 mod cli;
 mod detectors;
 mod device;

@@ -79,7 +79,7 @@ pub(super) fn untrained_learner(
         let state = model::initial_state(model.as_ref(), config.seed);
         let weights = ModelWeights::from_state(model.as_ref(), &state)?;
         let transform = &config.data.transform;
-        let grid_scale = config.student.pyramid_scale;
+        let grid_scale = config.student.pyramid_scale / teacher.model.pyramid_scale;
         let teacher = Teacher::new(model, weights, teacher, transform, grid_scale);
         teachers.insert(name, teacher);
     }

@@ -345,7 +345,7 @@ pub(super) fn bind_untrained(
     let mut bound = BTreeMap::new();
     for (name, built) in &teachers {
         let (teacher, transform) = (configured(config, name), &config.data.transform);
-        let grid_scale = config.student.pyramid_scale;
+        let grid_scale = config.student.pyramid_scale / teacher.model.pyramid_scale;
         let view = teacher::view_of(teacher, transform, grid_scale, built.size_divisor());
         let size = student_size.map(|size| teacher::padded_size(view.as_ref(), size));
         let model = TeacherModel {
@@ -470,7 +470,7 @@ pub(super) fn load_teacher(
     info!("{}: `{}`", said(name), file.display());
     export::check_classes(file, &state, datasets.train.classes())?;
     let transform = &config.data.transform;
-    let grid_scale = config.student.pyramid_scale;
+    let grid_scale = config.student.pyramid_scale / teacher.model.pyramid_scale;
     let model = Arc::from(model);
     Ok(Teacher::new(model, weights, teacher, transform, grid_scale))
 }

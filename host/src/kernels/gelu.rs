@@ -37,7 +37,7 @@ pub trait GeluKernels: Backend {
     fn with_slope(x: FloatTensor<Self>) -> [FloatTensor<Self>; 2];
 }
 
-/// `erf(x)`: a quotient of polynomials on `[-4, 4]`, beyond which an f32 is ±1; off by at most 4.5e-7.
+/// `erf(x)`: a quotient of polynomials on `(-4, 4)`, ±1 from there on; off by at most 4.5e-7.
 #[inline(always)]
 fn erf(x: f32) -> f32 {
     const END: f32 = 4.0;
@@ -56,6 +56,7 @@ fn erf(x: f32) -> f32 {
         -1.426_473_9e-2,
     ];
     // In this order NaN stays.
+    let given = x;
     let x = if x > END { END } else { x };
     let x = if x < -END { -END } else { x };
     let square = x * x;
@@ -67,9 +68,10 @@ fn erf(x: f32) -> f32 {
     for coefficient in BELOW {
         below = below * square + coefficient;
     }
+    // The quotient at the ends is ±1 but for its rounding, which differs between processors.
     let y = x * above / below;
-    let y = if y > 1.0 { 1.0 } else { y };
-    if y < -1.0 { -1.0 } else { y }
+    let y = if y > 1.0 || given >= END { 1.0 } else { y };
+    if y < -1.0 || given <= -END { -1.0 } else { y }
 }
 
 /// `Φ(x)`.

@@ -348,10 +348,15 @@ fn senseless_options_name_their_key() {
 }
 
 fn labelled(images: usize) -> Numbered {
-    Numbered {
+    let mut dataset = Numbered {
         labelled: true,
         ..numbered(images)
+    };
+    // As of every set with label maps.
+    for record in &mut dataset.records {
+        record.objects.clear();
     }
+    dataset
 }
 
 fn segmentation(batch_size: usize, training: bool) -> LoaderOptions {

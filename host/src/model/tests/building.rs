@@ -239,7 +239,7 @@ fn the_tap_table_sets_both_models_side_by_side() {
     let student = build_detector(&small_config(), 3).unwrap();
     let teacher = full_size("resnet50", NormKind::Batch, 5);
     let rows = tap_table(student.as_ref(), Some(teacher.as_ref()), [240, 320]);
-    assert_eq!(rows.len(), 6 + 5 + 4 * 5);
+    assert_eq!(rows.len(), 7 + 5 + 4 * 5);
     let row = rows.iter().find(|row| row.name == "backbone.c5").unwrap();
     let (s, t) = (row.student.clone().unwrap(), row.teacher.clone().unwrap());
     assert_eq!((s.channels, s.size, s.stride), (32, [8, 10], 32));
