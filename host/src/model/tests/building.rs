@@ -251,7 +251,7 @@ fn the_tap_table_sets_both_models_side_by_side() {
     let fcos = build_detector(&fcos, 3).unwrap();
     let rows = tap_table(student.as_ref(), Some(fcos.as_ref()), [240, 320]);
     let both = |row: &&TapRow| row.student.is_some() && row.teacher.is_some();
-    assert_eq!(rows.iter().filter(both).count(), 6 + 5 + 4 * 5);
+    assert_eq!(rows.iter().filter(both).count(), 7 + 5 + 4 * 5);
     let row = rows.last().unwrap();
     assert_eq!(
         (row.name.as_str(), &row.student),
