@@ -33,7 +33,9 @@ const VIT: [&str; 10] = [
 fn names(run: &Path) -> Vec<String> {
     let bytes = student(run);
     let file = SafeTensors::deserialize(&bytes).unwrap();
-    file.names().into_iter().map(str::to_owned).collect()
+    let mut names: Vec<String> = file.names().into_iter().map(str::to_owned).collect();
+    names.sort();
+    names
 }
 
 #[test]

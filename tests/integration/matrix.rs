@@ -10,11 +10,14 @@ use serde_json::Value;
 const DETECTORS: [&str; 2] = ["fcos", "retinanet"];
 
 /// Pairs that a method cannot work with: plugin, student, teacher, and a part of the reason.
-const REFUSED: [(&str, &str, &str, &str); 6] = [
+const REFUSED: [(&str, &str, &str, &str); 8] = [
     ("kd_fgbg", "fcos", "retinanet", "the same anchors"),
     ("kd_fgbg", "retinanet", "fcos", "the same anchors"),
     ("kd_logits", "fcos", "retinanet", "the same anchors"),
     ("kd_logits", "retinanet", "fcos", "the same anchors"),
+    // A job of several runs, which one batch does not try; `classification` carries them out.
+    ("kd_pixel", "fcos", "fcos", "stages of its own"),
+    ("kd_pixel", "retinanet", "retinanet", "stages of its own"),
     ("kd_pixel", "fcos", "retinanet", "the same anchors"),
     ("kd_pixel", "retinanet", "fcos", "the same anchors"),
 ];

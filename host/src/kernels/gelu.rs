@@ -107,9 +107,14 @@ simd_entry! {
 unsafe fn value_and_slope_at<S: Simd>(x: &[f32], y: &mut [f32], slope: &mut [f32]) {
     /// `1 / √(2π)`.
     const PEAK: f32 = 0.398_942_3;
+    /// Square of where the density, and `x` times it, are nothing beside a rounding. `exp` stops at its
+    /// smallest number, which a large `x` must not multiply.
+    const FAR: f32 = 170.0;
     for ((y, slope), &x) in y.iter_mut().zip(slope).zip(x) {
         let below = distribution(x);
-        let density = PEAK * exp_of_negative(-0.5 * x * x);
+        let square = x * x;
+        let density = PEAK * exp_of_negative(-0.5 * square);
+        let density = if square > FAR { 0.0 } else { density };
         *y = x * below;
         *slope = below + x * density;
     }

@@ -57,13 +57,9 @@ fn value_and_slope_are_those_of_the_normal_distribution() {
 
 #[test]
 fn far_values_are_the_identity_or_nothing() {
-    let [y, slope] = ours(&[-1e30, -60.0, 0.0, 60.0, 1e30]);
-    assert_eq!(y, [0.0, 0.0, 0.0, 60.0, 1e30]);
-    assert_eq!(slope[2..], [0.5, 1.0, 1.0]);
-    assert!(
-        slope[..2].iter().all(|slope| slope.abs() < 1e-6),
-        "{slope:?}"
-    );
+    let [y, slope] = ours(&[-3e38, -60.0, 0.0, 60.0, 3e38]);
+    assert_eq!(y, [0.0, 0.0, 0.0, 60.0, 3e38]);
+    assert_eq!(slope, [0.0, 0.0, 0.5, 1.0, 1.0]);
 }
 
 #[test]
