@@ -79,10 +79,10 @@ fn what_one_task_alone_has_is_refused_for_the_other() {
             &[
                 classification,
                 "data.transform.resize=center_crop",
-                "data.transform.short_side=100",
+                "data.transform.short_side=90",
             ],
             "data.transform.size",
-            "`data.transform.short_side` (100)",
+            "`data.transform.short_side` (90)",
         ),
         (
             &[
