@@ -148,14 +148,15 @@ impl Model for ConvNet {
             return pass.finish(Vec::new(), None);
         };
         let pooled = ops::image_means(&features);
-        let logits = self.classifier.forward(&pass, &pooled).nchw(0);
+        let logits = self.classifier.forward(&pass, pooled.cells().clone());
         let logits = ops::in_f32(logits);
-        pass.offer("logits", || logits.clone());
+        pass.offer("logits", || {
+            let [images, classes] = logits.dims();
+            logits.clone().reshape([images, classes, 1, 1])
+        });
         if pass.done() {
             return pass.finish(Vec::new(), None);
         }
-        let [images, classes, ..] = logits.dims();
-        let logits = logits.reshape([images, classes]);
         pass.finish(Vec::new(), Some(Output::Classification(logits)))
     }
 }

@@ -48,7 +48,7 @@ impl Conv {
     }
 }
 
-/// A linear layer with bias on the channels of every cell.
+/// A layer `x Wᵀ + b`.
 #[derive(Clone, Debug)]
 pub(super) struct Linear {
     weight: usize,
@@ -58,16 +58,30 @@ pub(super) struct Linear {
 }
 
 impl Linear {
-    /// Maps of `in` channels to `out`.
-    pub(super) fn forward(&self, pass: &Pass<'_>, x: &Maps) -> Maps {
+    /// `[rows, in]` to `[rows, out]`.
+    pub(super) fn forward(&self, pass: &Pass<'_>, x: Tensor<2>) -> Tensor<2> {
+        let weight = pass.weight(self.weight).reshape(self.shape);
+        ops::linear(x, weight, pass.weight(self.bias))
+    }
+
+    /// `[rows, in]` to `count` times `[rows, out / count]`, the outputs in order. Cutting the weight is
+    /// cheaper than cutting what comes out.
+    pub(super) fn parts<const COUNT: usize>(
+        &self,
+        pass: &Pass<'_>,
+        x: &Tensor<2>,
+    ) -> [Tensor<2>; COUNT] {
         let [outputs, inputs] = self.shape;
-        let weight = pass.weight(self.weight).reshape([outputs, inputs, 1, 1]);
-        let options = ConvOptions2d {
-            window: Window::square(1, 1, 0),
-            groups: 1,
-            relu: false,
-        };
-        ops::conv2d(x, weight, Some(pass.weight(self.bias)), options)
+        let each = outputs / COUNT;
+        let (weight, bias) = (pass.weight(self.weight), pass.weight(self.bias));
+        std::array::from_fn(|i| {
+            let rows = i * each..(i + 1) * each;
+            let weight = weight
+                .clone()
+                .narrow(0, rows.start * inputs, rows.len() * inputs);
+            let bias = bias.clone().narrow(0, rows.start, rows.len());
+            ops::linear(x.clone(), weight.reshape([each, inputs]), bias)
+        })
     }
 }
 
@@ -289,7 +303,7 @@ impl Builder {
         conv
     }
 
-    /// A linear layer of `[out, in]` under torchvision's `name`, with the start of weight and bias.
+    /// A linear layer of `[out, in]` under `name`, with the start of weight and bias.
     pub(super) fn linear(
         &mut self,
         name: &str,

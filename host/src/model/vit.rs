@@ -15,7 +15,7 @@ use burn::tensor::Tensor;
 
 use self::blocks::Block;
 use self::patches::Patches;
-use super::layers::Builder;
+use super::layers::{Builder, Linear};
 use super::ops;
 use super::pass::Pass;
 use super::validate::{require, validate};
@@ -70,7 +70,7 @@ impl Vit {
         let blocks = (0..vit.depth).map(|i| Block::new(&mut builder, i, dim, vit.heads, hidden));
         let blocks = blocks.collect();
         let norm = LayerNorm::new(&mut builder, "norm", dim);
-        let head = Linear::new(&mut builder, "head", [num_classes, dim], Part::Head);
+        let head = linear(&mut builder, "head", [num_classes, dim], Part::Head);
         Ok(Vit {
             specs: builder.finish(),
             taps: taps(config, image_size, num_classes),
@@ -236,62 +236,10 @@ impl Model for Vit {
     }
 }
 
-/// A layer `x Wᵀ + b`, under timm's name.
-#[derive(Clone, Debug)]
-struct Linear {
-    weight: usize,
-    bias: usize,
-    /// `[out, in]`.
-    shape: [usize; 2],
-}
-
-impl Linear {
-    /// As timm starts it: a normal distribution, and no bias.
-    fn new(builder: &mut Builder, name: &str, shape: [usize; 2], part: Part) -> Self {
-        let weight = builder.push(ParamSpec {
-            name: format!("{name}.weight"),
-            shape: shape.to_vec(),
-            kind: ParamKind::Weight,
-            part,
-            init: Init::Normal { std: WEIGHT_STD },
-            trainable: true,
-        });
-        let bias = builder.push(ParamSpec {
-            name: format!("{name}.bias"),
-            shape: vec![shape[0]],
-            kind: ParamKind::Bias,
-            part,
-            init: Init::Constant(0.0),
-            trainable: true,
-        });
-        Linear {
-            weight,
-            bias,
-            shape,
-        }
-    }
-
-    /// `[rows, in]` to `[rows, out]`.
-    fn forward(&self, pass: &Pass<'_>, x: Tensor<2>) -> Tensor<2> {
-        let weight = pass.weight(self.weight).reshape(self.shape);
-        ops::linear(x, weight, pass.weight(self.bias))
-    }
-
-    /// `[rows, in]` to `count` times `[rows, out / count]`, the outputs in order. Cutting the weight is
-    /// cheaper than cutting what comes out.
-    fn parts<const COUNT: usize>(&self, pass: &Pass<'_>, x: &Tensor<2>) -> [Tensor<2>; COUNT] {
-        let [outputs, inputs] = self.shape;
-        let each = outputs / COUNT;
-        let (weight, bias) = (pass.weight(self.weight), pass.weight(self.bias));
-        std::array::from_fn(|i| {
-            let rows = i * each..(i + 1) * each;
-            let weight = weight
-                .clone()
-                .narrow(0, rows.start * inputs, rows.len() * inputs);
-            let bias = bias.clone().narrow(0, rows.start, rows.len());
-            ops::linear(x.clone(), weight.reshape([each, inputs]), bias)
-        })
-    }
+/// A linear layer as timm starts it: a normal distribution, and no bias.
+fn linear(builder: &mut Builder, name: &str, shape: [usize; 2], part: Part) -> Linear {
+    let init = [Init::Normal { std: WEIGHT_STD }, Init::Constant(0.0)];
+    builder.linear(name, shape, part, init)
 }
 
 /// Layer normalisation of each token.

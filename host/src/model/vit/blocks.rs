@@ -3,11 +3,11 @@
 
 use burn::tensor::Tensor;
 
-use super::super::layers::Builder;
+use super::super::layers::{Builder, Linear};
 use super::super::pass::Pass;
 use super::super::{Part, ops};
 use super::patches::Tokens;
-use super::{LayerNorm, Linear};
+use super::{LayerNorm, linear};
 
 /// One of the blocks.
 #[derive(Clone, Debug)]
@@ -35,13 +35,11 @@ impl Block {
         let name = |part: &str| format!("blocks.{index}.{part}");
         // In forward order, as weights are passed.
         let norm1 = LayerNorm::new(builder, &name("norm1"), dim);
-        let mut linear =
-            |part: &str, shape| Linear::new(builder, &name(part), shape, Part::Backbone);
-        let qkv = linear("attn.qkv", [3 * dim, dim]);
-        let proj = linear("attn.proj", [dim, dim]);
+        let mut add = |part: &str, shape| linear(builder, &name(part), shape, Part::Backbone);
+        let qkv = add("attn.qkv", [3 * dim, dim]);
+        let proj = add("attn.proj", [dim, dim]);
         let norm2 = LayerNorm::new(builder, &name("norm2"), dim);
-        let mut linear =
-            |part: &str, shape| Linear::new(builder, &name(part), shape, Part::Backbone);
+        let mut add = |part: &str, shape| linear(builder, &name(part), shape, Part::Backbone);
         Block {
             number: index + 1,
             heads,
@@ -49,8 +47,8 @@ impl Block {
             qkv,
             proj,
             norm2,
-            fc1: linear("mlp.fc1", [hidden, dim]),
-            fc2: linear("mlp.fc2", [dim, hidden]),
+            fc1: add("mlp.fc1", [hidden, dim]),
+            fc2: add("mlp.fc2", [dim, hidden]),
         }
     }
 
