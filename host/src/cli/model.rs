@@ -59,8 +59,8 @@ fn share(text: &str) -> Result<f64, String> {
 /// Arguments of `model taps`.
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "\
-With a plugin, every detector is tried as student and as teacher of its method: one batch from initial
-weights. The second table then says which pairs work, and why the others do not.
+With a plugin, every model of the task is tried as student and as teacher of its method: one batch from
+initial weights. The second table then says which pairs work, and why the others do not.
 
 Examples:
   kdhost model taps

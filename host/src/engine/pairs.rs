@@ -30,7 +30,7 @@ const IMAGES: usize = 2;
 /// A method on one pair of models.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Pair {
-    /// Detector or segmenter of the student.
+    /// Detector, segmenter or classifier of the student.
     pub student: String,
     /// That of all teachers; none if the methods read none.
     pub teacher: Option<String>,

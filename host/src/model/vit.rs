@@ -73,7 +73,7 @@ impl Vit {
         let head = linear(&mut builder, "head", [num_classes, dim], Part::Head);
         Ok(Vit {
             specs: builder.finish(),
-            taps: taps(config, image_size, num_classes),
+            taps: taps(config, num_classes),
             image_size,
             patches,
             blocks,
@@ -167,8 +167,9 @@ fn checked(config: &ModelConfig) -> Result<[usize; 2], ModelError> {
     Ok(size)
 }
 
-/// In the order of the pass.
-fn taps(config: &ModelConfig, image_size: [usize; 2], num_classes: usize) -> Vec<TapSpec> {
+/// In the order of the pass. Attention is between tokens and logits are of the whole image: they have no
+/// grid.
+fn taps(config: &ModelConfig, num_classes: usize) -> Vec<TapSpec> {
     let vit = &config.vit;
     let tap = |name: String, channels, stride| TapSpec {
         name,
@@ -182,13 +183,11 @@ fn taps(config: &ModelConfig, image_size: [usize; 2], num_classes: usize) -> Vec
         grid("stem"),
     ];
     for i in 1..=vit.depth {
-        taps.push(tap(format!("attn.b{i}"), vit.heads, vit.patch_size));
+        taps.push(tap(format!("attn.b{i}"), vit.heads, 0));
         taps.push(grid(&format!("backbone.b{i}")));
     }
     taps.push(grid("feat.last"));
-    // One cell for the whole image.
-    let whole = image_size.into_iter().max().expect("an image has sides");
-    taps.push(tap("logits".to_owned(), num_classes, whole));
+    taps.push(tap("logits".to_owned(), num_classes, 0));
     taps
 }
 
