@@ -26,20 +26,9 @@ impl Axis {
     pub(crate) fn new(fine: usize, coarse: usize) -> Self {
         assert!(coarse > 0, "an axis without cells cannot be read");
         let scale = coarse as f64 / fine as f64;
-        let taps = (0..fine).map(|i| {
-            // Centres before the first cell's read that cell.
-            let at = ((i as f64 + 0.5) * scale - 0.5).max(0.0);
-            let low = (at as usize).min(coarse - 1);
-            Tap {
-                low,
-                high: (low + 1).min(coarse - 1),
-                weight: (at - low as f64) as f32,
-            }
-        });
-        Axis {
-            coarse,
-            taps: taps.collect(),
-        }
+        // Centres before the first cell's read that cell.
+        let at = (0..fine).map(|i| ((i as f64 + 0.5) * scale - 0.5).max(0.0));
+        Self::at(coarse, at)
     }
 
     /// Reads `coarse` cells at `i / scale` for each `i` of `fine` ones: first cells coincide. What a
@@ -51,9 +40,13 @@ impl Axis {
     pub(crate) fn from_corner(fine: usize, coarse: usize, scale: f64) -> Self {
         assert!(coarse > 0, "an axis without cells cannot be read");
         let last = (coarse - 1) as f64;
-        let taps = (0..fine).map(|i| {
-            let at = (i as f64 / scale).min(last);
-            let low = at as usize;
+        Self::at(coarse, (0..fine).map(|i| (i as f64 / scale).min(last)))
+    }
+
+    /// Reads `coarse` cells at these positions, none below 0.
+    fn at(coarse: usize, positions: impl Iterator<Item = f64>) -> Self {
+        let taps = positions.map(|at| {
+            let low = (at as usize).min(coarse - 1);
             Tap {
                 low,
                 high: (low + 1).min(coarse - 1),
