@@ -199,6 +199,35 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     fs::File::open(folder)?.sync_all()
 }
 
+/// Makes the folder `path` by `fill`, which writes into an empty one beside it that is then renamed: a
+/// reader sees the whole folder or none. What is there already stays: whoever was faster wrote the same.
+///
+/// # Errors
+/// If the file system says no, or `fill` does.
+pub fn publish_folder(
+    path: &Path,
+    fill: impl FnOnce(&Path) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(parent)?;
+    let partial = tempfile::Builder::new()
+        .prefix(".partial-")
+        .tempdir_in(parent)?;
+    fill(partial.path())?;
+    match fs::rename(partial.path(), path) {
+        Ok(()) => drop(partial.keep()),
+        Err(_) if path.is_dir() => {}
+        Err(error) => return Err(error),
+    }
+    fs::File::open(parent)?.sync_all()
+}
+
 /// Puts `metadata` into the header in sorted order. The safetensors crate takes a `HashMap`, whose
 /// order differs between runs, and equal states must give equal bytes.
 fn with_sorted_metadata(body: Vec<u8>, metadata: &BTreeMap<String, String>) -> Vec<u8> {

@@ -11,8 +11,7 @@
 //! another name and then renamed, so it is whole if it is there.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -24,7 +23,7 @@ use crate::data::{LoaderOptions, input_fingerprint};
 use crate::distill::Distiller;
 use crate::distill::schedule::PretrainPhase;
 use crate::distill::targets::is_of_student;
-use crate::state::{StateDict, hex};
+use crate::state::{StateDict, hex, publish_folder, write_atomically};
 
 use super::EngineError;
 use super::job::{Chosen, configured};
@@ -124,43 +123,19 @@ impl Pretrained {
     /// # Errors
     /// If the file system says no.
     pub fn store(&self, state: &StateDict) -> Result<(), EngineError> {
-        if self.folder.is_dir() {
-            return Ok(());
-        }
-        self.write(state)
-            .map_err(|e| self.refused(format!("it cannot be written: {e}")))
-    }
-
-    fn write(&self, state: &StateDict) -> std::io::Result<()> {
-        let cache = match self.folder.parent() {
-            Some(cache) if !cache.as_os_str().is_empty() => cache,
-            _ => Path::new("."),
-        };
-        fs::create_dir_all(cache)?;
-        let partial = tempfile::Builder::new()
-            .prefix(".partial-method-")
-            .tempdir_in(cache)?;
-        let bytes = state.to_bytes();
-        let file = KeyFile {
-            key: self.key.clone(),
-            state_sha256: hex(&Sha256::digest(&bytes)),
-            made_of: self.made_of.clone(),
-        };
-        let mut json = serde_json::to_string_pretty(&file).expect("a key is plain data");
-        json.push('\n');
-        for (name, bytes) in [(STATE_FILE, bytes.as_slice()), (KEY_FILE, json.as_bytes())] {
-            let mut file = File::create(partial.path().join(name))?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-        }
-        File::open(partial.path())?.sync_all()?;
-        match fs::rename(partial.path(), &self.folder) {
-            Ok(()) => drop(partial.keep()),
-            // Another run was faster, and learned the same.
-            Err(_) if self.folder.is_dir() => {}
-            Err(error) => return Err(error),
-        }
-        File::open(cache)?.sync_all()
+        let written = publish_folder(&self.folder, |folder| {
+            let bytes = state.to_bytes();
+            let file = KeyFile {
+                key: self.key.clone(),
+                state_sha256: hex(&Sha256::digest(&bytes)),
+                made_of: self.made_of.clone(),
+            };
+            let mut json = serde_json::to_string_pretty(&file).expect("a key is plain data");
+            json.push('\n');
+            write_atomically(&folder.join(STATE_FILE), &bytes)?;
+            write_atomically(&folder.join(KEY_FILE), json.as_bytes())
+        });
+        written.map_err(|e| self.refused(format!("it cannot be written: {e}")))
     }
 
     /// Says that the folder cannot be used, and what to do.

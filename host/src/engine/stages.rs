@@ -161,6 +161,13 @@ fn refused(method: &str, stage: &str, reason: String) -> EngineError {
     .into()
 }
 
+fn failed(path: &Path, error: &std::io::Error) -> EngineError {
+    EngineError::Result {
+        path: path.into(),
+        reason: error.to_string(),
+    }
+}
+
 impl Plan {
     /// The stage of that name.
     ///

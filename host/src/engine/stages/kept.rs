@@ -20,7 +20,9 @@ use crate::engine::arm::{self, Arm};
 use crate::engine::job::Chosen;
 use crate::engine::teacher::Teachers;
 use crate::engine::train::{Datasets, config_hash};
-use crate::state::{StateDict, hex};
+use crate::state::{StateDict, hex, publish_folder, write_atomically};
+
+use super::failed;
 
 const KEY_FILE: &str = "key.json";
 /// What another job needs of the run, the file that marks it as done last.
@@ -87,7 +89,7 @@ impl Kept {
         if arm::done(&self.folder)?.is_none() {
             return Ok(None);
         }
-        copy(&self.folder, folder).map_err(|e| self.failed(folder, &e))?;
+        copy(&self.folder, folder).map_err(|e| failed(folder, &e))?;
         arm::done(folder)
     }
 
@@ -96,39 +98,12 @@ impl Kept {
     /// # Errors
     /// If the file system says no.
     pub(super) fn store(&self, folder: &Path) -> Result<(), EngineError> {
-        if self.folder.is_dir() {
-            return Ok(());
-        }
-        self.write(folder)
-            .map_err(|e| self.failed(&self.folder, &e))
-    }
-
-    fn write(&self, folder: &Path) -> io::Result<()> {
-        let cache = match self.folder.parent() {
-            Some(cache) if !cache.as_os_str().is_empty() => cache,
-            _ => Path::new("."),
-        };
-        fs::create_dir_all(cache)?;
-        let partial = tempfile::Builder::new()
-            .prefix(".partial-stage-")
-            .tempdir_in(cache)?;
-        copy(folder, partial.path())?;
-        let json = serde_json::to_string_pretty(&self.made_of).expect("a key is plain data");
-        fs::write(partial.path().join(KEY_FILE), json + "\n")?;
-        match fs::rename(partial.path(), &self.folder) {
-            Ok(()) => drop(partial.keep()),
-            // Another job was faster, and trained the same.
-            Err(_) if self.folder.is_dir() => {}
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    fn failed(&self, path: &Path, error: &io::Error) -> EngineError {
-        EngineError::Result {
-            path: path.into(),
-            reason: error.to_string(),
-        }
+        let written = publish_folder(&self.folder, |partial| {
+            copy(folder, partial)?;
+            let json = serde_json::to_string_pretty(&self.made_of).expect("a key is plain data");
+            write_atomically(&partial.join(KEY_FILE), (json + "\n").as_bytes())
+        });
+        written.map_err(|e| failed(&self.folder, &e))
     }
 }
 
@@ -137,7 +112,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for name in FILES {
         let bytes = fs::read(from.join(name))?;
-        crate::state::write_atomically(&to.join(name), &bytes)?;
+        write_atomically(&to.join(name), &bytes)?;
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ use crate::state::write_atomically;
 
 use super::derive::{self, Files, From};
 use super::kept::Kept;
-use super::{Plan, Planned, refused};
+use super::{Plan, Planned, failed, refused};
 
 /// A file of the job's folder that says what each stage is.
 pub(super) const STAGES_FILE: &str = "stages.json";
@@ -108,13 +108,6 @@ fn write_plan(job: &Job<'_>) -> Result<(), EngineError> {
     let path = job.folder.join(STAGES_FILE);
     let json = serde_json::to_string_pretty(&job.plan.summaries()).expect("plain data");
     write_atomically(&path, (json + "\n").as_bytes()).map_err(|error| failed(&path, &error))
-}
-
-fn failed(path: &Path, error: &std::io::Error) -> EngineError {
-    EngineError::Result {
-        path: path.into(),
-        reason: error.to_string(),
-    }
 }
 
 /// The result of a stage: as it lies in its folder, by continuing the run there, from the cache, or by
