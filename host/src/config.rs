@@ -30,6 +30,7 @@ mod print;
 mod schedule;
 mod schema;
 mod stage;
+mod teacher;
 mod transform;
 mod validate;
 

@@ -2,13 +2,13 @@
 //! images that the configuration makes.
 
 use super::layers::Origins;
-use super::{Config, ModelConfig, ResizeMode, Task, TeacherConfig, TransformConfig};
+use super::{Config, ModelConfig, Task, TeacherConfig, TransformConfig};
 
 impl Config {
     /// Builds every vision transformer for the images that this configuration gives it, where they have
     /// one size: for settings that were derived from checked ones.
     pub(crate) fn fit_image_sizes(&mut self) {
-        if let Some(size) = one_size(&self.data.transform) {
+        if let Some(size) = self.data.transform.one_size() {
             self.fit_image_sizes_to(size);
         }
     }
@@ -16,7 +16,7 @@ impl Config {
     /// The same for images `[height, width]` of the student.
     pub(crate) fn fit_image_sizes_to(&mut self, size: [usize; 2]) {
         for at in models(self) {
-            let scale = teacher(self, &at).map(|teacher| scale(&self.data.transform, teacher));
+            let scale = teacher(self, &at).map(|teacher| teacher.scale(&self.data.transform));
             let size = scaled(size, scale);
             model(self, &at).vit.image_size = size.to_vec();
         }
@@ -52,31 +52,11 @@ pub(super) fn of_images(
     transform: &TransformConfig,
     teacher: Option<&TeacherConfig>,
 ) -> Option<[usize; 2]> {
-    let scale = teacher.map(|teacher| scale(transform, teacher));
-    Some(scaled(one_size(transform)?, scale))
+    let scale = teacher.map(|teacher| teacher.scale(transform));
+    Some(scaled(transform.one_size()?, scale))
 }
 
-/// Of the student's.
-fn one_size(transform: &TransformConfig) -> Option<[usize; 2]> {
-    match transform.resize {
-        ResizeMode::Fixed | ResizeMode::CenterCrop => Some(transform.size),
-        ResizeMode::KeepRatio | ResizeMode::None => None,
-    }
-}
-
-/// Extents of the images of `teacher` over those of its student.
-fn scale(transform: &TransformConfig, teacher: &TeacherConfig) -> [f64; 2] {
-    match (&teacher.input_size[..], teacher.input_scale) {
-        (&[height, width], _) => {
-            let [h, w] = transform.size;
-            [height as f64 / h as f64, width as f64 / w as f64]
-        }
-        (_, 0.0) => [1.0; 2],
-        (_, scale) => [scale; 2],
-    }
-}
-
-/// To the nearest pixel.
+/// `size` of the student's images as a teacher of this scale has it, to the nearest pixel.
 fn scaled(size: [usize; 2], scale: Option<[f64; 2]>) -> [usize; 2] {
     let scale = scale.unwrap_or([1.0; 2]);
     [0, 1].map(|axis| ((size[axis] as f64 * scale[axis]).round() as usize).max(1))

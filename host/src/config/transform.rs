@@ -65,3 +65,14 @@ pub enum ResizeMode {
     /// Not at all.
     None,
 }
+
+impl TransformConfig {
+    /// `[height, width]` of whole images, where all have one size.
+    #[must_use]
+    pub fn one_size(&self) -> Option<[usize; 2]> {
+        match self.resize {
+            ResizeMode::Fixed | ResizeMode::CenterCrop => Some(self.size),
+            ResizeMode::KeepRatio | ResizeMode::None => None,
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! The size of a run's training images, where it is one.
 
-use crate::config::{DataConfig, ResizeMode, Task};
+use crate::config::{DataConfig, Task};
 
 /// The size that all training images of a run have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +25,7 @@ impl ImageSize {
 
 fn size_of(data: &DataConfig, task: Task) -> Option<[usize; 2]> {
     let transform = &data.transform;
-    let one_size = matches!(transform.resize, ResizeMode::Fixed | ResizeMode::CenterCrop);
-    let fixed = one_size.then_some(transform.size);
+    let fixed = transform.one_size();
     match task {
         Task::Detection => fixed,
         // A crop has its size whatever is left of the image; one of images that are scaled is cut back.
@@ -45,7 +44,7 @@ fn size_of(data: &DataConfig, task: Task) -> Option<[usize; 2]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, ResizeMode};
 
     #[test]
     fn one_size_is_a_fixed_one_or_that_of_a_crop() {

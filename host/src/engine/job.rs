@@ -106,9 +106,6 @@ pub fn run(
     let datasets = Datasets::open(config)?;
     // What can be refused is refused before the first hour of training.
     let plan = stages::of_job(config, &chosen, &datasets)?.filter(|plan| !plan.is_one_run);
-    if plan.is_none() {
-        check_untrained(config, &chosen, &datasets)?;
-    }
     let all = labels(&chosen);
     let name = if chosen.is_empty() {
         MethodConfig::NO_PLUGIN
@@ -236,20 +233,15 @@ fn staged(job: &StagedJob<'_>, rows: &mut Vec<Row>) -> Result<PathBuf, EngineErr
         teachers.insert(name, file);
     }
     if options.control {
-        let of_last = job.plan.stages.last().map(|planned| &planned.config);
-        let mut small = plain(config);
-        if let Some(of_last) = of_last {
-            small.data.transform = of_last.data.transform.clone();
-            small.fit_image_sizes();
-        }
         let full = plain(config);
-        let same = small == full;
-        for config in [Some(&full), (!same).then_some(&small)]
-            .into_iter()
-            .flatten()
-        {
+        let mut small = full.clone();
+        small.data.transform = job.plan.last().config.data.transform.clone();
+        small.fit_image_sizes();
+        let mut controls = vec![full, small];
+        controls.dedup();
+        for config in &controls {
             let mut control = arm::run("student", config, datasets, options.progress, interrupt)?;
-            control.row.name = format!("student ({})", stages::images(config));
+            control.row.name = format!("student ({})", stages::images(&config.data.transform));
             rows.push(control.row);
         }
     }
@@ -315,13 +307,12 @@ pub(super) fn teacher_names(chosen: &[Chosen<'_>]) -> BTreeSet<String> {
     names.cloned().collect()
 }
 
-/// Makes the methods once, and lays the run out, so that what is refused is known now.
-pub(super) fn check_untrained(
+/// Lays the run of a configuration out for its methods, so that what is refused is known before it.
+pub(super) fn place_untrained(
     config: &Config,
-    chosen: &[Chosen<'_>],
+    methods: &mut Methods,
     datasets: &Datasets,
 ) -> Result<(), EngineError> {
-    let mut methods = bind_untrained(config, chosen, datasets)?;
     let [total_steps, steps_per_epoch] = length(config, datasets)?;
     methods.place(&config.stage, total_steps, steps_per_epoch)?;
     Ok(())
@@ -388,7 +379,7 @@ fn said(name: &str) -> String {
 }
 
 /// The plain student's settings: the same, without a method.
-fn plain(config: &Config) -> Config {
+pub(super) fn plain(config: &Config) -> Config {
     let mut plain = config.clone();
     let base = Config::base();
     plain.distill = base.distill;
@@ -428,7 +419,7 @@ fn teacher_arm(name: &str, config: &Config) -> Config {
     let mut own = plain(config);
     own.student = teacher.model.clone();
     own.train.epochs = teacher.epochs;
-    own.data.transform = teacher::transform_of(teacher, &config.data.transform);
+    own.data.transform = teacher.transform(&config.data.transform);
     own
 }
 

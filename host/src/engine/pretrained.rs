@@ -27,7 +27,7 @@ use crate::state::{StateDict, hex, publish_folder, write_atomically};
 
 use super::EngineError;
 use super::job::{Chosen, configured};
-use super::teacher::{Teachers, transform_of};
+use super::teacher::Teachers;
 use super::train::Datasets;
 
 /// Of the folder, and of what goes into its key.
@@ -170,7 +170,7 @@ fn made_of(of: &Circumstances<'_>) -> Result<Value, EngineError> {
         let facts = json!({
             "weights": teacher.hash(),
             "model": without_weights(&configured.model),
-            "transform": transform_of(configured, transform),
+            "transform": configured.transform(transform),
             "view": teacher.view(),
         });
         teachers.insert(role.clone(), facts);

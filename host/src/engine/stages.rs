@@ -19,7 +19,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::config::{Config, ModelConfig, ResizeMode, Task};
+use crate::config::{Config, ModelConfig, ResizeMode, Task, TransformConfig};
 use crate::distill::DistillError;
 use crate::distill::schedule::declared::Stage;
 use crate::distill::taps::{STUDENT, TEACHER};
@@ -104,16 +104,19 @@ pub(super) fn of_job(
     if chosen.is_empty() {
         return Ok(None);
     }
-    let methods = job::bind_untrained(config, chosen, datasets)?;
-    let Some((index, stages)) = methods.declared()? else {
+    let mut methods = job::bind_untrained(config, chosen, datasets)?;
+    let declared = match config.stage.name.is_empty() {
+        true => methods.declared()?,
+        // The run is one of the stages.
+        false => None,
+    };
+    let Some((index, stages)) = declared else {
+        job::place_untrained(config, &mut methods, datasets)?;
         return Ok(None);
     };
     let method = methods.label(index).to_owned();
-    // The run is one of the stages.
-    if !config.stage.name.is_empty() {
-        return Ok(None);
-    }
     if stages.len() == 1 && stages[0].is_the_configured_run() {
+        job::place_untrained(config, &mut methods, datasets)?;
         let [stage] = <[Stage; 1]>::try_from(stages).expect("its length is 1");
         let config = config.clone();
         return Ok(Some(Plan {
@@ -139,7 +142,8 @@ pub(super) fn of_job(
         let derived = derive::config(&from, &stage, index as u32);
         let derived = derived.map_err(|reason| refused(&method, &stage.name, reason))?;
         let chosen = job::choose(&derived)?;
-        job::check_untrained(&derived, &chosen, datasets)?;
+        let mut methods = job::bind_untrained(&derived, &chosen, datasets)?;
+        job::place_untrained(&derived, &mut methods, datasets)?;
         drop(chosen);
         planned.push(Planned {
             stage,
@@ -169,6 +173,15 @@ fn failed(path: &Path, error: &std::io::Error) -> EngineError {
 }
 
 impl Plan {
+    /// The stage whose result is the job's.
+    ///
+    /// # Panics
+    /// If there is none; a schedule has at least one.
+    #[must_use]
+    pub fn last(&self) -> &Planned {
+        self.stages.last().expect("a schedule has stages")
+    }
+
     /// The stage of that name.
     ///
     /// # Errors
@@ -220,7 +233,7 @@ impl Planned {
             };
             format!("{}: {losses}{frozen}", phase.name)
         });
-        let student = &config.student;
+        let (student, transform) = (&config.student, &config.data.transform);
         Summary {
             number,
             name: stage.name.clone(),
@@ -232,8 +245,9 @@ impl Planned {
                 None if student.weights.as_os_str().is_empty() => "random".to_owned(),
                 None => student.weights.display().to_string(),
             },
-            images: images(config),
-            teacher_images: teacher.as_ref().map(|_| teacher_images(config)),
+            images: images(transform),
+            teacher_images: (teacher.as_ref())
+                .map(|_| images(&config.teacher.transform(transform))),
             teacher,
             phases: phases.collect(),
             epochs: config.train.epochs,
@@ -253,7 +267,7 @@ impl Planned {
             STUDENT => String::new(),
             name => format!("{name}'s model, "),
         };
-        format!("{whose}{}", images(&self.config))
+        format!("{whose}{}", images(&self.config.data.transform))
     }
 }
 
@@ -297,9 +311,8 @@ fn architecture(model: &ModelConfig, config: &Config) -> String {
     }
 }
 
-/// Which images a run's student sees, in a few words.
-pub(super) fn images(config: &Config) -> String {
-    let transform = &config.data.transform;
+/// Which images a model sees, in a few words.
+pub(super) fn images(transform: &TransformConfig) -> String {
     match transform.resize {
         ResizeMode::Fixed | ResizeMode::CenterCrop => {
             format!("{}x{}", transform.size[0], transform.size[1])
@@ -308,13 +321,6 @@ pub(super) fn images(config: &Config) -> String {
         ResizeMode::None if transform.own_scale == 1.0 => "own size".to_owned(),
         ResizeMode::None => format!("{} times their own size", transform.own_scale),
     }
-}
-
-fn teacher_images(config: &Config) -> String {
-    let own = super::teacher::transform_of(&config.teacher, &config.data.transform);
-    let mut config = config.clone();
-    config.data.transform = own;
-    images(&config)
 }
 
 /// Checks that `run_dir` is a run, and not a job of stages, which has no checkpoints of its own.

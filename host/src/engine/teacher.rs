@@ -15,7 +15,7 @@ use crate::model::{Forward, ForwardRequest, Model};
 
 mod input;
 
-pub use input::{has_own_size, padded_size, transform_of, view_of};
+pub use input::{has_own_size, padded_size, view_of};
 
 use super::EngineError;
 use super::image_size::ImageSize;

@@ -39,7 +39,8 @@ pub use method::live_views;
 #[cfg(feature = "burn")]
 pub use method::{
     BurnLevel, Connector, Connectors, Conv2d, DenseHead, DistillMethod, Divergence, Inputs, Levels,
-    MapSize, Noise, Outputs, Packed, Pair, Plan, Surprise, resize_bilinear, torch_default,
+    MapSize, Noise, Outputs, Packed, Pair, Plan, ResizeGrid, Surprise, resize_bilinear,
+    resize_bilinear_on, torch_default,
 };
 
 /// What [`export!`] expands to. Not for authors.

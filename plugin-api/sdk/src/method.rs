@@ -39,7 +39,7 @@ pub use levels::Levels;
 pub use noise::Noise;
 pub use outputs::Outputs;
 pub use packed::{MapSize, Packed};
-pub use resize::resize_bilinear;
+pub use resize::{ResizeGrid, resize_bilinear, resize_bilinear_on};
 
 use burn::module::Module;
 use burn::tensor::Device;

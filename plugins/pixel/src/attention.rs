@@ -1,9 +1,7 @@
 //! Attention weights of ViT at two resolutions: both axes of tokens are grids, and are enlarged as such.
 
 use kd_plugin::burn::tensor::Tensor;
-use kd_plugin::{Inputs, MethodError, Role, TapInfo, Taps};
-
-use crate::resize::Grid;
+use kd_plugin::{Inputs, MethodError, ResizeGrid, Role, TapInfo, Taps};
 
 /// Beginning of the taps: `attn.b1`, …, `[N, heads, T, T]`, the class token first.
 const ATTENTION: &str = "attn.";
@@ -115,7 +113,7 @@ pub fn distance(student: Tensor<4>, teacher: Tensor<4>, grids: [[usize; 2]; 2]) 
     let mut student = without_class(student);
     if from != to {
         let device = student.device().without_autodiff();
-        let along = |axis: usize| Grid::Corners.weights(from[axis], to[axis], &device);
+        let along = |axis: usize| ResizeGrid::Corners.weights(from[axis], to[axis], &device);
         let (rows, columns) = (along(0), along(1));
         // Kronecker product, [H W, h w].
         let both: Tensor<4> =

@@ -1,11 +1,13 @@
 //! Feature distillation: the student's maps, enlarged, against the teacher's.
 
 use kd_plugin::burn::tensor::Tensor;
-use kd_plugin::{Connector, Connectors, Inputs, Levels, MethodError, Role, TapInfo, Taps};
+use kd_plugin::{
+    Connector, Connectors, Inputs, Levels, MethodError, ResizeGrid, Role, TapInfo, Taps,
+    resize_bilinear_on,
+};
 
 use crate::options::{Config, Mode, Reduction};
 use crate::padding::{Frame, mask};
-use crate::resize::{Grid, enlarge};
 use crate::task::Task;
 
 /// Added to a deviation.
@@ -88,8 +90,8 @@ impl Features {
         frame: Option<&Frame>,
     ) -> Result<Tensor<1>, MethodError> {
         let grid = match task {
-            Task::Detection => Grid::Cells(config.k),
-            Task::Classification | Task::Segmentation => Grid::Corners,
+            Task::Detection => ResizeGrid::Cells(config.k),
+            Task::Classification | Task::Segmentation => ResizeGrid::Corners,
         };
         let mut total = Tensor::zeros([1], &inputs.device());
         for name in &self.0 {
@@ -105,7 +107,7 @@ impl Features {
                 Some(adapter) => adapter.forward(student),
                 None => student,
             };
-            let student = enlarge(student, [height, width], grid);
+            let student = resize_bilinear_on(student, [height, width], grid);
             if student.dims() != teacher.dims() || n == 0 {
                 return Err(MethodError::shape(format!(
                     "`{name}`: student {:?}, teacher {:?} (both at the teacher's size); `fkd` compares \

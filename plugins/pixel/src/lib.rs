@@ -17,7 +17,6 @@ pub mod heads;
 pub mod isrd;
 pub mod options;
 pub mod padding;
-pub mod resize;
 pub mod stages;
 pub mod task;
 

@@ -1,6 +1,6 @@
 //! Rules of `[teacher]` and `[teachers]`.
 
-use super::super::{Config, ResizeMode, TeacherConfig};
+use super::super::{Config, TeacherConfig};
 use super::methods::is_label;
 use super::{Rules, is_unset, model, vit};
 
@@ -69,7 +69,7 @@ fn teacher(at: &str, teacher: &TeacherConfig, config: &Config, rules: &mut Rules
              `{at}.input_scale`"
         )
     });
-    let one_size = matches!(transform.resize, ResizeMode::Fixed | ResizeMode::CenterCrop);
+    let one_size = transform.one_size().is_some();
     rules.require(size.is_empty() || one_size, &key, || {
         format!(
             "needs `data.transform.resize` \"fixed\" or \"center_crop\": images that keep their ratio \

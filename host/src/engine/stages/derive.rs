@@ -7,7 +7,7 @@ use crate::config::{Config, ModelConfig, ResizeMode, StageConfig, TeacherConfig,
 use crate::distill::roles::Roles;
 use crate::distill::schedule::declared::Stage;
 use crate::distill::taps::{STUDENT, TEACHER};
-use crate::engine::teacher::transform_of;
+use crate::engine::job;
 
 /// The shortest side of images that a model is trained on, as the schema has it for `data.transform`.
 const SHORTEST_SIDE: usize = 32;
@@ -102,13 +102,7 @@ pub(super) fn config(from: &From<'_>, stage: &Stage, index: u32) -> Result<Confi
 /// The settings under which plain training gives what a stage must reach: the same architecture from
 /// its configured start, on the same images, for the configured epochs.
 pub(super) fn plain(from: &From<'_>, stage: &Stage, of_stage: &Config) -> Config {
-    let mut config = of_stage.clone();
-    let base = Config::base();
-    config.distill = base.distill;
-    config.teacher = base.teacher;
-    config.teachers = base.teachers;
-    config.stage = base.stage;
-    config.eval.oracle = false;
+    let mut config = job::plain(of_stage);
     config.train = from.job.train.clone();
     let (architecture, _) = student(from, stage).expect("the stage was derived from it");
     config.student.weights = architecture.weights;
@@ -124,7 +118,7 @@ fn student(from: &From<'_>, stage: &Stage) -> Result<(ModelConfig, TransformConf
         return Ok((from.job.student.clone(), transform.clone()));
     }
     let (_, teacher) = from.teacher(&stage.student)?;
-    let own = transform_of(teacher, transform);
+    let own = teacher.transform(transform);
     let transform = TransformConfig {
         mean: own.mean,
         std: own.std,
@@ -184,7 +178,7 @@ fn teacher(from: &From<'_>, name: &str, stage: &Stage) -> Result<TeacherConfig, 
             if teacher.checkpoint.as_os_str().is_empty() {
                 teacher.checkpoint = from.files.of(&player);
             }
-            let full = transform_of(configured, &job.data.transform);
+            let full = configured.transform(&job.data.transform);
             (teacher, full)
         }
     };
@@ -195,10 +189,9 @@ fn teacher(from: &From<'_>, name: &str, stage: &Stage) -> Result<TeacherConfig, 
     teacher.std = seen.std.to_vec();
     // Of whole images of one size the extents are known; of others their ratio to the student's.
     let whole = seen.crop_size.is_empty() && seen.scale_range == [1.0, 1.0];
-    let one_size = matches!(seen.resize, ResizeMode::Fixed | ResizeMode::CenterCrop);
-    (teacher.input_size, teacher.input_scale) = match whole && one_size {
-        true => (seen.size.to_vec(), 0.0),
-        false => (Vec::new(), scale / stage.input_scale),
+    (teacher.input_size, teacher.input_scale) = match seen.one_size() {
+        Some(size) if whole => (size.to_vec(), 0.0),
+        _ => (Vec::new(), scale / stage.input_scale),
     };
     Ok(teacher)
 }

@@ -97,7 +97,7 @@ pub(in crate::engine) fn run(job: &Job<'_>, rows: &mut Vec<Row>) -> Result<PathB
         files.0.insert(stage.name.clone(), arm.student);
         configs.push(config);
     }
-    let student = &files.0[&job.plan.stages[last].stage.name];
+    let student = &files.0[&job.plan.last().stage.name];
     let out = job.folder.join(STUDENT_FILE);
     let copied = fs::read(student).and_then(|bytes| write_atomically(&out, &bytes));
     copied.map_err(|error| failed(&out, &error))?;

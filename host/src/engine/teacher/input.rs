@@ -3,63 +3,14 @@
 //! They are made by the loader, from the pictures and under the draws of the student's images
 //! ([`View`](crate::data::View)): here is which view a teacher asks for.
 
-use crate::config::{ResizeMode, TeacherConfig, TransformConfig};
+use crate::config::{TeacherConfig, TransformConfig};
 use crate::data::{DatasetError, ViewSpec};
 use crate::engine::image_size::ImageSize;
-
-/// The transform under which `teacher` is trained and evaluated, where its student has `student`.
-///
-/// With an `input_scale` every extent of it is that many times the student's, to the nearest pixel. With
-/// an `input_size` and `center_crop` the shorter side grows as the size does.
-#[must_use]
-pub fn transform_of(teacher: &TeacherConfig, student: &TransformConfig) -> TransformConfig {
-    let three = |own: &[f32], of_student| <[f32; 3]>::try_from(own).unwrap_or(of_student);
-    let [vertical, horizontal] = scale_of(teacher, student);
-    let times = |extent: usize, scale: f64| (extent as f64 * scale).round() as usize;
-    let larger = vertical.max(horizontal);
-    let [height, width] = student.size;
-    TransformConfig {
-        mean: three(&teacher.mean, student.mean),
-        std: three(&teacher.std, student.std),
-        size: [times(height, vertical), times(width, horizontal)],
-        short_side: match student.resize {
-            ResizeMode::Fixed => student.short_side,
-            _ => times(student.short_side, larger),
-        },
-        long_side: match student.resize {
-            ResizeMode::KeepRatio => times(student.long_side, larger),
-            _ => student.long_side,
-        },
-        own_scale: match student.resize {
-            ResizeMode::None => student.own_scale * larger,
-            _ => student.own_scale,
-        },
-        crop_size: (student.crop_size.iter())
-            .zip([vertical, horizontal])
-            .map(|(extent, scale)| times(*extent, scale))
-            .collect(),
-        ..student.clone()
-    }
-}
 
 /// Whether the images of `teacher` have another size than the student's.
 #[must_use]
 pub fn has_own_size(teacher: &TeacherConfig, student: &TransformConfig) -> bool {
-    scale_of(teacher, student) != [1.0, 1.0]
-}
-
-/// Extents of the images of `teacher` over those of its student, `[vertical, horizontal]`.
-fn scale_of(teacher: &TeacherConfig, student: &TransformConfig) -> [f64; 2] {
-    if let [height, width] = teacher.input_size[..] {
-        return [
-            height as f64 / student.size[0] as f64,
-            width as f64 / student.size[1] as f64,
-        ];
-    }
-    match teacher.input_scale {
-        0.0 => [1.0, 1.0],
-        scale => [scale, scale],
-    }
+    teacher.scale(student) != [1.0, 1.0]
 }
 
 /// The view of each image that `teacher` sees, whose model wants extents that are multiples of
@@ -76,8 +27,8 @@ pub fn view_of(
     grid_scale: f64,
     size_divisor: usize,
 ) -> Option<ViewSpec> {
-    let own = transform_of(teacher, student);
-    let scale = scale_of(teacher, student);
+    let own = teacher.transform(student);
+    let scale = teacher.scale(student);
     if scale == [1.0, 1.0] && own.mean == student.mean && own.std == student.std {
         return None;
     }

@@ -1,11 +1,11 @@
 //! The worked examples of the method, and the sizes of its table.
 
 use kd_plugin::testkit::Random;
+use kd_plugin::{ResizeGrid, resize_bilinear_on};
 
 use super::*;
 use crate::features::mean_square;
 use crate::isrd::scale;
-use crate::resize::{Grid, enlarge};
 
 fn map(values: &[f32], shape: [usize; 4]) -> Tensor<4> {
     let data = kd_plugin::burn::tensor::TensorData::new(values.to_vec(), shape);
@@ -39,12 +39,12 @@ fn predictions_of_three_classes() {
 #[test]
 fn two_by_two_at_four_by_four() {
     let small = map(&[0.0, 1.0, 2.0, 3.0], [1, 1, 2, 2]);
-    let large = enlarge(small.clone(), [4, 4], Grid::Corners);
+    let large = resize_bilinear_on(small.clone(), [4, 4], ResizeGrid::Corners);
     let ones = Tensor::ones([1, 1, 4, 4], &Device::flex());
     let loss: f32 = mean_square(large, ones).into_scalar();
     assert!((loss - 2.944_444).abs() < 1e-6, "{loss}");
     assert_eq!(
-        floats(enlarge(small, [2, 2], Grid::Corners)),
+        floats(resize_bilinear_on(small, [2, 2], ResizeGrid::Corners)),
         [0.0, 1.0, 2.0, 3.0]
     );
 }
@@ -53,7 +53,7 @@ fn two_by_two_at_four_by_four() {
 #[test]
 fn cells_of_strided_maps_keep_their_pixels() {
     let row = map(&[0.0, 1.0, 0.0], [1, 1, 1, 3]);
-    let large = floats(enlarge(row, [1, 7], Grid::Cells(2.0)));
+    let large = floats(resize_bilinear_on(row, [1, 7], ResizeGrid::Cells(2.0)));
     assert_eq!(large, [0.0, 0.5, 1.0, 0.5, 0.0, 0.0, 0.0]);
 }
 

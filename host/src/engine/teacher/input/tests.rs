@@ -40,7 +40,7 @@ fn the_students_own_settings_ask_for_no_view() {
     };
     for teacher in [same, sized(&[]), scaled(1.0)] {
         assert_eq!(view_of(&teacher, &student, 1.0, 32), None);
-        assert_eq!(transform_of(&teacher, &student), student);
+        assert_eq!(teacher.transform(&student), student);
         assert!(!has_own_size(&teacher, &student));
     }
 }
@@ -63,7 +63,7 @@ fn a_scale_multiplies_what_the_resizing_reads() {
     let of = |resize| {
         let mut student = student(resize);
         student.crop_size = vec![33, 50];
-        transform_of(&scaled(2.5), &student)
+        scaled(2.5).transform(&student)
     };
     // 222.5, 150, 250, 417.5, 82.5 and 125, halves away from 0.
     let fixed = of(ResizeMode::Fixed);
@@ -83,7 +83,7 @@ fn a_size_is_met_exactly() {
     let student = student(ResizeMode::Fixed);
     for height in [33, 89, 90, 223, 224, 225, 500] {
         let teacher = sized(&[height, 151]);
-        let own = transform_of(&teacher, &student);
+        let own = teacher.transform(&student);
         assert_eq!(own.size, [height, 151]);
         let [vertical, horizontal] = view_of(&teacher, &student, 1.0, 32).unwrap().scale;
         let product = |extent: usize, scale: f64| (extent as f64 * scale).round() as usize;
