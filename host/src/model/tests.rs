@@ -237,3 +237,24 @@ pub(super) fn all_taps(detector: &dyn Model) -> Vec<&str> {
         .map(|tap| tap.name.as_str())
         .collect()
 }
+
+/// Weights to run a model with.
+pub(super) fn started(model: &dyn Model) -> Vec<Tensor<1>> {
+    let state = crate::model::initial_state(model, 3);
+    crate::model::weights::tensors(model, &state, &Device::flex()).unwrap()
+}
+
+/// A pass that stops at one tap has its values, and no other tap and no output.
+pub(super) fn assert_stopping_changes_nothing(model: &dyn Model, images: Tensor<4>, what: &str) {
+    let weights = started(model);
+    let all = all_taps(model);
+    let whole = model.forward(&weights, images.clone(), &request(false, &all, false));
+    for name in all {
+        let request = request(false, &[name], true);
+        let stopped = model.forward(&weights, images.clone(), &request);
+        assert_eq!(stopped.taps.keys().collect::<Vec<_>>(), [name]);
+        let (got, want) = (stopped.taps[name].clone(), whole.taps[name].clone());
+        assert_eq!(values(got), values(want), "{what}: {name}");
+        assert!(stopped.output.is_none());
+    }
+}

@@ -3,18 +3,13 @@
 use burn::tensor::Device;
 
 use super::*;
-use crate::model::{Init, ModelError, Part, initial_state, map_size, weights};
+use crate::model::{Init, ModelError, Part, map_size};
 
 const BACKBONES: [&str; 3] = ["tiny", "resnet50", "mobilenet_v2"];
 
 fn images(shape: [usize; 4]) -> Tensor<4> {
     let pixels = crate::kernels::testing::normal("classifier images", shape.iter().product());
     Tensor::from_data(TensorData::new(pixels, shape), &Device::flex())
-}
-
-fn started(model: &dyn Model) -> Vec<Tensor<1>> {
-    let state = initial_state(model, 3);
-    weights::tensors(model, &state, &Device::flex()).unwrap()
 }
 
 #[test]
@@ -73,18 +68,7 @@ fn an_image_is_classified_by_itself() {
 fn a_pass_that_stops_gives_the_same_taps_and_nothing_else() {
     for backbone in BACKBONES {
         let model = build_classifier(&segmenter_config(backbone), 5);
-        let weights = started(model.as_ref());
-        let all = all_taps(model.as_ref());
-        let images = images([2, 3, 32, 40]);
-        let whole = model.forward(&weights, images.clone(), &request(false, &all, false));
-        for name in all {
-            let request = request(false, &[name], true);
-            let stopped = model.forward(&weights, images.clone(), &request);
-            assert_eq!(stopped.taps.keys().collect::<Vec<_>>(), [name]);
-            let (got, want) = (stopped.taps[name].clone(), whole.taps[name].clone());
-            assert_eq!(values(got), values(want), "{backbone}: {name}");
-            assert!(stopped.output.is_none());
-        }
+        assert_stopping_changes_nothing(model.as_ref(), images([2, 3, 32, 40]), backbone);
     }
 }
 
