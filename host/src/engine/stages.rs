@@ -305,6 +305,9 @@ fn architecture(model: &ModelConfig, config: &Config) -> String {
         Task::Segmentation => &model.segmenter,
         Task::Classification => &model.classifier,
     };
+    if config.task == Task::Classification && head == "vit" {
+        return format!("{head} ({} blocks of {})", model.vit.depth, model.vit.dim);
+    }
     match model.backbone.as_str() {
         "tiny" => format!("{head}, tiny (width {})", model.tiny_width),
         backbone => format!("{head}, {backbone}"),

@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::Config;
+use crate::config::ResizeMode;
 
 fn student(resize: ResizeMode) -> TransformConfig {
     TransformConfig {
