@@ -1,5 +1,10 @@
 //! Statistics and report of A/B comparisons: what several training runs of each arm say about the arms.
 //!
-//! Nothing here trains, evaluates or reads a run: [`report`] is the data of a comparison.
+//! Nothing here trains, evaluates or reads a run: [`report`] is the data of a comparison, and [`json`], [`markdown`] and [`html`] are the
+//! forms in which it is kept and shown.
 
+pub mod html;
+pub mod json;
+pub mod markdown;
 pub mod report;
+mod words;
