@@ -76,7 +76,8 @@ function rowNames(width, names, above = 15) {
     marginLeft: margin,
     rowHeight: narrow ? 46 : 34,
     mark: Plot.text(names, { y: (name) => name, text: (name) => text.get(name), title: (name) => name,
-      className: "label", fill: "var(--text)", ...place }),
+      className: "label", fill: "var(--text)",
+      stroke: "var(--ground)", strokeWidth: 4, ...place }),
   };
 }
 
@@ -125,7 +126,7 @@ function differenceDomain(main, rest) {
 }
 
 /** One line for each arm, with a band of one standard deviation where there is one. */
-function lines(width, arms, { x, y, dots }) {
+function lines(width, arms, { x, y, dots, zero }) {
   const narrow = isNarrow(width);
   const marks = arms.flatMap(({ points, style }) => [
     Plot.areaY(points.filter((point) => point.low != null), { x: "x", y1: "low", y2: "high", fill: style.colour,
@@ -141,6 +142,6 @@ function lines(width, arms, { x, y, dots }) {
     marginRight: 16,
     x: { ...x, labelAnchor: "center", labelArrow: "none", labelOffset: 38, ticks: Math.floor(width / 90) },
     y: { ...y, grid: true, labelArrow: "none" },
-    marks: [...marks, Plot.tip(all, Plot.pointer({ x: "x", y: "y", title: "text", fontSize: 13 }))],
+    marks: [zero ? Plot.ruleY([0], { stroke: "var(--text)", className: "zero" }) : null, ...marks, Plot.tip(all, Plot.pointer({ x: "x", y: "y", title: "text", fontSize: 13 }))],
   });
 }

@@ -50,7 +50,8 @@ function differences(report, styles) {
   const ends = rows.flatMap((row) => [row.interval, row.together]).flatMap((of) => (of ? [of.low, of.high] : []));
   const level = Number((100 - (100 * alpha) / report.comparisons.length).toFixed(1));
   return section("differences", "Differences",
-    el("p", {}, `Arm minus control, in points of ${metric}. Large dot: mean over the pairs. Thick line: its 95 % interval. Thin line: the interval at ${level} %, which holds for all comparisons together. Circles: single seeds.`,
+    el("p", {}, `Arm minus control, in points of ${metric}. Large dot: mean over the pairs. Circles: single seeds.`,
+      ends.length > 0 ? ` Thick line: 95 % interval of the mean. Thin line: the interval at ${level} %, which holds for all comparisons together.` : " A mean of fewer than two pairs has no interval.",
       threshold > 0 ? ` Shaded: differences below the threshold of ${fixed(threshold)}.` : null),
     figure("forest", {
       title: `Paired differences of ${metric}`,
@@ -89,9 +90,14 @@ function curves(report, styles) {
     })),
   }));
   if (arms.length === 0) return section("curves", "Over training", el("p", { class: "soft" }, "No evaluation during training was recorded."));
+  return section("curves", "Over training", curveFigure(report, arms), gapFigure(report, styles));
+}
+
+function curveFigure(report, arms) {
+  const { metric } = report.design;
   const iters = [...new Set(report.arms.flatMap((arm) => arm.curve.map((point) => point.iter)))].sort(d3.ascending);
   const at = (arm, iter) => meanSd(arm.curve.find((point) => point.iter === iter)?.value);
-  return section("curves", "Over training", figure("curve", {
+  return figure("curve", {
     title: `${metric} at each evaluation: mean over the runs, band ± 1 SD`,
     label: `${metric} over training, one line for each of ${arms.length} arms; the table below has the numbers.`,
     legend: legend(arms.map(({ name, style }) => ({ name, ...style })), true),
@@ -100,7 +106,33 @@ function curves(report, styles) {
       { label: "step", kind: "row", cell: (iter) => whole(iter) },
       ...report.arms.map((arm) => ({ label: arm.name, kind: "number", cell: (iter) => at(arm, iter) })),
     ], iters, { label: `${metric} over training` }),
-  }));
+  });
+}
+
+/**
+ * How far each arm is from the control at each evaluation. Means over different seeds do not compare, so
+ * a point needs as many runs of both.
+ */
+function gapFigure(report, styles) {
+  const { metric } = report.design;
+  const control = report.arms.find((arm) => arm.control);
+  const plain = new Map((control?.curve ?? []).map(({ iter, value }) => [iter, value]));
+  const arms = report.arms.filter((arm) => !arm.control).map((arm) => ({
+    name: arm.name,
+    style: styles.get(arm.name),
+    points: arm.curve.filter(({ iter, value }) => plain.get(iter)?.n === value.n).map(({ iter, value }) => {
+      const gap = value.mean - plain.get(iter).mean;
+      return { x: iter, y: gap, text: `${arm.name}\nstep ${whole(iter)}\n${signed(gap)} points` };
+    }),
+  })).filter((arm) => arm.points.length > 0);
+  if (arms.length === 0) return null;
+  const without = report.comparisons.length - arms.length;
+  return figure("gap", {
+    title: `Arm minus control at each evaluation: difference of the means${without ? `, without ${without} of ${report.comparisons.length} arms that have fewer runs than the control` : ""}`,
+    label: `Difference from the control over training, one line for each of ${arms.length} arms; the numbers follow from the table above.`,
+    legend: legend(arms.map(({ name, style }) => ({ name, ...style })), true),
+    draw: (width) => lines(width, arms, { x: { label: "optimizer steps" }, y: { label: `difference of ${metric}, points`, tickFormat: differenceTick }, dots: true, zero: true }),
+  });
 }
 
 const SHOWN = 15;

@@ -4,7 +4,7 @@ function costs(report, styles) {
   const rows = report.arms.map((arm) => ({ name: arm.name, cost: report.machine.costs[arm.name] ?? {} }));
   const measures = [
     ["memory", "Peak memory while training", "MiB", (cost) => cost.peak_mib, 0],
-    ["parameters", "Parameters for training only", "numbers that are thrown away", (cost) => constant(cost.method_parameters), 0],
+    ["parameters", "Parameters for training only", "numbers that are thrown away", (cost) => constant(cost.method_parameters), null],
     ["seconds", "A run, teachers apart", "seconds", (cost) => cost.run_seconds, 1],
     ["energy", "Energy of the processor over a run", "joules", (cost) => cost.joules, 0],
   ].filter(([, , , of]) => rows.some((row) => of(row.cost) != null));
@@ -58,7 +58,7 @@ function bars(width, rows, unit, decimals) {
     Plot.barX(known, { x: (row) => row.value.mean, y: "name", fill: "colour", insetTop: 6, insetBottom: 6, className: "bar" }),
     Plot.ruleY(known.filter((row) => row.value.sd != null), { y: "name", x1: (row) => row.value.mean - row.value.sd,
       x2: (row) => row.value.mean + row.value.sd, stroke: "var(--text)", strokeWidth: 2, className: "spread" }),
-  ], (row) => (row.value == null ? "not measured" : row.value.sd == null ? whole(row.value.mean) : meanSd(row.value, decimals)));
+  ], (row) => (row.value == null ? "not measured" : decimals == null ? whole(row.value.mean) : meanSd(row.value, decimals)));
 }
 
 /** Bars in rows, with the number of each at the right. */
