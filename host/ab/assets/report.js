@@ -29,10 +29,11 @@ const constant = (value) => (value == null ? null : { n: 1, mean: value, sd: nul
 function deployed(rows) {
   const known = rows.filter((row) => row.cost.student_parameters != null);
   if (known.length === 0) return "The size of the deployed student was not recorded.";
-  const [first, ...others] = d3.groups(known, (row) => row.cost.student_parameters);
-  if (others.length === 0) return `The deployed student is the same in size in all arms: ${whole(first[0])} parameters.`;
-  const list = others.map(([count, some]) => `${some.map((row) => row.name).join(", ")}: ${whole(count)}`).join("; ");
-  return `The deployed students differ in size. ${first[1].map((row) => row.name).join(", ")}: ${whole(first[0])} parameters; ${list}.`;
+  const groups = d3.groups(known, (row) => row.cost.student_parameters).sort((a, b) => b[1].length - a[1].length);
+  const [[most], ...others] = groups;
+  if (others.length === 0) return `The deployed student is the same in size in all arms: ${whole(most)} parameters.`;
+  const list = others.map(([count, some]) => `${whole(count)} parameters with ${some.map((row) => row.name).join(", ")}`).join("; ");
+  return `The deployed students differ in size: ${list}; ${whole(most)} with the others.`;
 }
 
 function stepFigure(rows, parts) {

@@ -2,6 +2,7 @@
 
 function numbers(report, styles) {
   const { metrics } = report.design;
+  const names = shortened(report.arms.map((arm) => arm.name), 28);
   const run = report.arms.flatMap((arm) => arm.runs.map((one) => ({ arm, ...one })));
   const measured = (of) => (arm) => of(report.machine.costs[arm.name] ?? {});
   return section("numbers", "All numbers",
@@ -17,7 +18,7 @@ function numbers(report, styles) {
     ], report.arms, { label: "Numbers by arm" }),
     el("h3", {}, "By run"),
     table([
-      { label: "arm", kind: "row", cell: (one) => armName(one.arm.name, styles) },
+      { label: "arm", kind: "row", cell: (one) => armName(one.arm.name, styles, names.get(one.arm.name)) },
       { label: "seed", kind: "number", cell: (one) => String(one.seed) },
       { label: "state", kind: "text", cell: (one) => one.state },
       ...metrics.map((name) => ({ label: name, kind: "number", cell: (one) => fixed(one.metrics[name]) })),
@@ -27,10 +28,10 @@ function numbers(report, styles) {
     ], run, { label: "Numbers by run" }));
 }
 
-function armName(name, styles) {
+function armName(name, styles, text = name) {
   const dot = el("span", { class: "dot", "aria-hidden": "true" });
   dot.style.setProperty("--colour", styles.get(name).colour);
-  return el("span", {}, dot, name);
+  return el("span", { class: "named", title: name }, dot, text);
 }
 
 function pluginList(arm) {

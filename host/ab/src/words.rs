@@ -130,3 +130,29 @@ pub(crate) fn resolution(report: &Report) -> String {
     text.push('.');
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_rounds_to_zero_has_no_sign() {
+        let texts = [0.004, -0.004, 0.0, 0.005001, -1.5].map(signed);
+        assert_eq!(texts, ["0.00", "0.00", "0.00", "+0.01", "-1.50"]);
+    }
+
+    #[test]
+    fn small_p_values_keep_digits_that_count() {
+        let texts = [0.00002, 0.00012, 0.0044, 0.0512, 1.0].map(p_value);
+        assert_eq!(texts, ["< 0.0001", "0.0001", "0.004", "0.05", "1.00"]);
+    }
+
+    #[test]
+    fn seeds_in_a_row_are_a_range() {
+        assert_eq!(seeds(&[1, 2, 3]), "1–3");
+        assert_eq!(seeds(&[1, 2]), "1, 2");
+        assert_eq!(seeds(&[3, 2, 1]), "3, 2, 1");
+        assert_eq!(seeds(&[u64::MAX, 0, 1]), format!("{}, 0, 1", u64::MAX));
+        assert_eq!(seeds(&[]), "");
+    }
+}

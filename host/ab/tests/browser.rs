@@ -45,7 +45,7 @@ fn pages_hold_at_every_width_and_in_both_schemes() {
     };
     let folder = tempfile::tempdir().unwrap();
     let pictures = env::var_os("KDHOST_REPORT_PICTURES");
-    let window = Window::open(&chromium);
+    let mut window = Window::open(&chromium);
     let mut structures = BTreeMap::new();
     for (name, report) in example::all() {
         let page = folder.path().join(format!("{name}.html"));
@@ -58,7 +58,7 @@ fn pages_hold_at_every_width_and_in_both_schemes() {
             (PHONE, "dark"),
         ] {
             let place = format!("{name} at {width}, {scheme}");
-            let seen = look(&window, &page, width, scheme, &place);
+            let seen = look(&mut window, &page, width, scheme, &place);
             check_drawn(&report, &seen.structure, &place);
             grounds.push(seen.background);
             let first = structures
@@ -89,7 +89,7 @@ fn pages_hold_at_every_width_and_in_both_schemes() {
 }
 
 /// Opens the page and checks what must hold of every page.
-fn look(window: &Window, page: &Path, width: u32, scheme: &str, place: &str) -> Seen {
+fn look(window: &mut Window, page: &Path, width: u32, scheme: &str, place: &str) -> Seen {
     window.become_like(width, scheme);
     window.visit(page);
     let seen: Seen = serde_json::from_str(&window.ask(PROBE)).unwrap();
@@ -296,7 +296,7 @@ fn controls_work() {
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("report.html");
     fs::write(&page, html::render(&example::complete())).unwrap();
-    let window = Window::open(&chromium);
+    let mut window = Window::open(&chromium);
     window.become_like(DESK, "dark");
     window.visit(&page);
 
@@ -313,7 +313,7 @@ fn controls_work() {
         dark
     );
 
-    let filter = |text: &str| {
+    let mut filter = |text: &str| {
         window.ask(&format!(
             "(() => {{ const field = document.querySelector('#settings input'); field.value = {text:?};
              field.dispatchEvent(new Event('input'));

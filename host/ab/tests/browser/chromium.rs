@@ -1,15 +1,18 @@
-//! A headless Chromium, and what a page does in it.
+//! A headless Chromium, spoken to in its DevTools protocol, and what a page does in it.
 
 use std::env;
+use std::fs;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use headless_chrome::browser::tab::Tab;
-use headless_chrome::protocol::cdp::types::Event;
-use headless_chrome::protocol::cdp::{Emulation, Network, Page};
-use headless_chrome::{Browser, LaunchOptions};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tungstenite::{Message, WebSocket};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -41,162 +44,194 @@ pub(crate) fn find() -> Option<PathBuf> {
     found
 }
 
-/// A browser with one tab that writes down what its page complains of and asks for.
+/// A browser with one page, which writes down what the page complains of and asks for.
 pub(crate) struct Window {
-    tab: Arc<Tab>,
+    process: Child,
+    socket: WebSocket<TcpStream>,
+    /// The page's, once there is one.
+    session: Option<String>,
+    calls: u64,
     /// Errors, warnings, exceptions.
-    complaints: Arc<Mutex<Vec<String>>>,
-    requests: Arc<Mutex<Vec<String>>>,
-    _browser: Browser,
+    complaints: Vec<String>,
+    requests: Vec<String>,
+    _profile: TempDir,
 }
 
 impl Window {
     pub(crate) fn open(chromium: &Path) -> Self {
-        let options = LaunchOptions::default_builder()
-            .path(Some(chromium.to_owned()))
-            .sandbox(false)
-            .args(vec![
-                "--headless=new".as_ref(),
-                "--hide-scrollbars".as_ref(),
+        let profile = tempfile::tempdir().unwrap();
+        let process = Command::new(chromium)
+            .args([
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--hide-scrollbars",
+                "--no-first-run",
             ])
-            .idle_browser_timeout(PATIENCE)
-            .build()
+            .args([
+                "--disable-background-networking",
+                "--disable-extensions",
+                "--disable-dev-shm-usage",
+            ])
+            .args(["--remote-debugging-port=0", "about:blank"])
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
             .unwrap();
-        let browser = Browser::new(options).unwrap();
-        let tab = browser.new_tab().unwrap();
-        tab.set_default_timeout(PATIENCE);
-        tab.enable_log().unwrap().enable_runtime().unwrap();
-        tab.call_method(Network::Enable {
-            max_total_buffer_size: None,
-            max_resource_buffer_size: None,
-            max_post_data_size: None,
-            report_direct_socket_traffic: None,
-            enable_durable_messages: None,
-        })
-        .unwrap();
-        let window = Self {
-            tab,
-            complaints: Arc::default(),
-            requests: Arc::default(),
-            _browser: browser,
+        let (port, path) = address(profile.path());
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (socket, _) =
+            tungstenite::client(format!("ws://127.0.0.1:{port}{path}"), stream).unwrap();
+        let mut window = Self {
+            process,
+            socket,
+            session: None,
+            calls: 0,
+            complaints: Vec::new(),
+            requests: Vec::new(),
+            _profile: profile,
         };
-        let (complaints, requests) = (window.complaints.clone(), window.requests.clone());
-        let listen = move |event: &Event| match event {
-            Event::LogEntryAdded(entry) => complaints
-                .lock()
-                .unwrap()
-                .push(format!("{:?}", entry.params.entry)),
-            Event::RuntimeExceptionThrown(thrown) => complaints
-                .lock()
-                .unwrap()
-                .push(format!("{:?}", thrown.params.exception_details)),
-            Event::RuntimeConsoleAPICalled(call) => complaints
-                .lock()
-                .unwrap()
-                .push(format!("{:?}", call.params.args)),
-            Event::NetworkRequestWillBeSent(request) => requests
-                .lock()
-                .unwrap()
-                .push(request.params.request.url.clone()),
-            _ => {}
-        };
-        window.tab.add_event_listener(Arc::new(listen)).unwrap();
+        let page = window.call("Target.createTarget", json!({ "url": "about:blank" }));
+        let attached = window.call(
+            "Target.attachToTarget",
+            json!({ "targetId": page["targetId"], "flatten": true }),
+        );
+        window.session = Some(attached["sessionId"].as_str().unwrap().to_owned());
+        for domain in ["Page", "Runtime", "Log", "Network"] {
+            window.call(&format!("{domain}.enable"), json!({}));
+        }
         window
     }
 
+    /// Sends a command and waits for its answer; what happens meanwhile is written down.
+    fn call(&mut self, method: &str, parameters: Value) -> Value {
+        self.calls += 1;
+        let mut command = json!({ "id": self.calls, "method": method, "params": parameters });
+        if let Some(session) = &self.session {
+            command["sessionId"] = json!(session);
+        }
+        self.socket
+            .send(Message::text(command.to_string()))
+            .unwrap();
+        loop {
+            let Message::Text(text) = self.socket.read().unwrap() else {
+                continue;
+            };
+            let mut message: Value = serde_json::from_str(&text).unwrap();
+            if message["id"] == self.calls {
+                assert!(message["error"].is_null(), "{method}: {}", message["error"]);
+                return message["result"].take();
+            }
+            self.note(&message);
+        }
+    }
+
+    fn note(&mut self, event: &Value) {
+        let parameters = &event["params"];
+        match event["method"].as_str() {
+            Some("Log.entryAdded") => self.complaints.push(parameters["entry"].to_string()),
+            Some("Runtime.exceptionThrown") => self
+                .complaints
+                .push(parameters["exceptionDetails"].to_string()),
+            Some("Runtime.consoleAPICalled") => {
+                self.complaints.push(parameters["args"].to_string())
+            }
+            Some("Network.requestWillBeSent") => {
+                self.requests
+                    .push(parameters["request"]["url"].as_str().unwrap().to_owned());
+            }
+            _ => {}
+        }
+    }
+
     /// Sets what the next page sees.
-    pub(crate) fn become_like(&self, width: u32, scheme: &str) {
-        self.tab
-            .call_method(Emulation::SetDeviceMetricsOverride {
-                width,
-                height: 900,
-                device_scale_factor: 1.0,
-                mobile: width < 600,
-                scale: None,
-                screen_width: None,
-                screen_height: None,
-                position_x: None,
-                position_y: None,
-                dont_set_visible_size: None,
-                screen_orientation: None,
-                viewport: None,
-                display_feature: None,
-                device_posture: None,
-            })
-            .unwrap();
-        let scheme = Emulation::MediaFeature {
-            name: "prefers-color-scheme".to_owned(),
-            value: scheme.to_owned(),
-        };
-        self.tab
-            .call_method(Emulation::SetEmulatedMedia {
-                media: None,
-                features: Some(vec![scheme]),
-            })
-            .unwrap();
+    pub(crate) fn become_like(&mut self, width: u32, scheme: &str) {
+        let screen =
+            json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600 });
+        self.call("Emulation.setDeviceMetricsOverride", screen);
+        let scheme = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        self.call("Emulation.setEmulatedMedia", scheme);
     }
 
     /// Opens a file and waits until it is whole.
-    pub(crate) fn visit(&self, page: &Path) {
+    pub(crate) fn visit(&mut self, page: &Path) {
         let address = format!("file://{}", page.display());
-        self.tab.navigate_to(&address).unwrap();
-        let whole = format!("document.readyState === 'complete' && location.href === {address:?}");
+        self.call("Page.navigate", json!({ "url": address }));
+        let whole = format!(
+            "document.readyState === 'complete' && location.href === {address:?} ? 'yes' : 'no'"
+        );
         let started = Instant::now();
-        // While one page gives way to the next there is nobody to ask.
-        while !self
-            .tab
-            .evaluate(&whole, false)
-            .is_ok_and(|answer| answer.value == Some(true.into()))
-        {
+        while self.ask(&whole) != "yes" {
             assert!(started.elapsed() < PATIENCE, "{address} does not load");
             sleep(Duration::from_millis(20));
         }
     }
 
-    /// The text that an expression, or the promise that it is, comes to.
-    pub(crate) fn ask(&self, expression: &str) -> String {
-        let answer = self.tab.evaluate(expression, true).unwrap();
-        match answer.value {
-            Some(serde_json::Value::String(text)) => text,
-            other => panic!("{expression} gave {other:?} ({:?})", answer.description),
+    /// The text that an expression comes to, or the promise that it is.
+    pub(crate) fn ask(&mut self, expression: &str) -> String {
+        let question =
+            json!({ "expression": expression, "awaitPromise": true, "returnByValue": true });
+        let answer = self.call("Runtime.evaluate", question);
+        match answer["result"]["value"].as_str() {
+            Some(text) => text.to_owned(),
+            None => panic!("{expression} gave {answer}"),
         }
     }
 
     /// The whole page as a PNG.
-    pub(crate) fn picture(&self, width: u32) -> Vec<u8> {
-        let height: f64 = self
+    pub(crate) fn picture(&mut self, width: u32) -> Vec<u8> {
+        let height: u32 = self
             .ask("String(document.documentElement.scrollHeight)")
             .parse()
             .unwrap();
-        let clip = Page::Viewport {
-            x: 0.0,
-            y: 0.0,
-            width: width.into(),
-            height,
-            scale: 1.0,
-        };
-        let taken = self.tab.call_method(Page::CaptureScreenshot {
-            format: Some(Page::CaptureScreenshotFormatOption::Png),
-            clip: Some(clip),
-            quality: None,
-            from_surface: Some(true),
-            capture_beyond_viewport: Some(true),
-            optimize_for_speed: None,
-        });
-        base64::Engine::decode(
-            &base64::engine::general_purpose::STANDARD,
-            taken.unwrap().data,
-        )
-        .unwrap()
+        let clip = json!({ "x": 0, "y": 0, "width": width, "height": height, "scale": 1 });
+        let taken = self.call(
+            "Page.captureScreenshot",
+            json!({ "clip": clip, "captureBeyondViewport": true }),
+        );
+        STANDARD.decode(taken["data"].as_str().unwrap()).unwrap()
     }
 
     /// What the page complained of since the last question.
-    pub(crate) fn complaints(&self) -> Vec<String> {
-        std::mem::take(&mut self.complaints.lock().unwrap())
+    pub(crate) fn complaints(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.complaints)
     }
 
     /// Addresses that were asked for since the last question.
-    pub(crate) fn requests(&self) -> Vec<String> {
-        std::mem::take(&mut self.requests.lock().unwrap())
+    pub(crate) fn requests(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.requests)
+    }
+}
+
+/// Port and path at which the browser listens, which it writes into its profile.
+fn address(profile: &Path) -> (u16, String) {
+    let file = profile.join("DevToolsActivePort");
+    let started = Instant::now();
+    loop {
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        if let Some((port, path)) = text.split_once('\n') {
+            return (port.parse().unwrap(), path.trim().to_owned());
+        }
+        assert!(started.elapsed() < PATIENCE, "the browser does not start");
+        sleep(Duration::from_millis(20));
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        // Asked first, so that it ends its own processes; a browser that does not hear is ended.
+        let close = json!({ "id": self.calls + 1, "method": "Browser.close" });
+        let asked = self.socket.send(Message::text(close.to_string()));
+        let started = Instant::now();
+        while asked.is_ok() && started.elapsed() < Duration::from_secs(10) {
+            if matches!(self.process.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            sleep(Duration::from_millis(20));
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
