@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use hotcoco::params::IouType;
 use hotcoco::{COCO, COCOeval};
+use serde::{Deserialize, Serialize};
 
 use crate::data::Dataset;
 
@@ -68,13 +69,15 @@ pub struct GtObject {
 }
 
 /// One detection.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Prediction {
     /// The image it is on.
     pub image_id: i64,
     /// Its class.
     pub category_id: i64,
     /// `[x, y, width, height]` in pixels of the original image.
+    #[serde(rename = "bbox")]
     pub bbox_xywh: [f64; 4],
     /// Higher is surer. On equal scores within an image, the earlier in the list counts first.
     pub score: f64,
