@@ -5,6 +5,7 @@
 //! [`device`] says where, and is used by [`config`], [`engine`] and [`cli`];
 //! [`plugin`] (the loader) is used by [`distill`] and [`cli`] alone.
 
+pub mod ab;
 pub mod boxes;
 pub mod classification;
 pub mod config;

@@ -25,7 +25,7 @@ const SCHEMA: u32 = 1;
 ///
 /// At the start: `student_init` (initial weights), `train_images`, `eval_images` (ids, sizes, annotations),
 /// `order` (ids of the images of every batch of the run), `first_batch`, `last_batch` (pixels and
-/// targets as they are fed in), `host` (this program's file), `plugin.LABEL`, `teacher.NAME`, `device`, `cpu`,
+/// targets as they are fed in), `steps` (optimizer steps), `host` (this program's file), `plugin.LABEL`, `teacher.NAME`, `device`, `cpu`,
 /// `threads`. At the end `first_batch` is read once more, `last_batch` is the one that was trained on, and
 /// `protocol`, `image_list` and `student_shapes` say what was judged.
 pub type Facts = BTreeMap<String, String>;
@@ -128,6 +128,7 @@ pub(super) fn at_start(
         ("eval_images", fingerprint(datasets.val.as_ref())),
         ("order", order(loader, steps)),
         ("first_batch", batches_at(loader, 0, 0, steps.accumulate)?),
+        ("steps", steps.total.to_string()),
         ("host", host_hash()),
         ("device", environment.device.to_string()),
         ("threads", environment.threads.to_string()),
