@@ -1,5 +1,12 @@
 //! Statistics and report of A/B comparisons: what several training runs of each arm say about the arms.
 //!
-//! Nothing here trains, evaluates or reads a run: [`report`] is the data of a comparison.
+//! Nothing here trains, evaluates or reads a run: [`report`] is the data of a comparison, [`stats`] is
+//! what the seeds say, [`bootstrap`] and [`resampled`] are what the evaluated images say.
 
+pub mod bootstrap;
+#[cfg(test)]
+mod golden;
 pub mod report;
+pub mod resampled;
+pub mod rng;
+pub mod stats;
