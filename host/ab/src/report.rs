@@ -12,6 +12,13 @@ use serde::{Deserialize, Serialize};
 /// Names the form of [`Report`].
 pub const SCHEMA: &str = "kdhost.ab/1";
 
+/// The JSON Schema (draft 2020-12) of [`Report`], `$id` is [`SCHEMA`]; committed as `report.schema.json`.
+pub fn schema() -> serde_json::Value {
+    let mut schema = schemars::schema_for!(Report);
+    schema.insert("$id".to_owned(), SCHEMA.into());
+    schema.into()
+}
+
 /// A whole comparison.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
