@@ -71,11 +71,9 @@ fn parameters(cost: &Cost) -> Option<String> {
 
 fn difference(of: &Comparison) -> String {
     match (of.difference, &of.interval) {
-        (Some(mean), Some(interval)) => format!(
-            "{} {}",
-            words::signed(mean),
-            words::interval(interval)
-        ),
+        (Some(mean), Some(interval)) => {
+            format!("{} {}", words::signed(mean), words::interval(interval))
+        }
         (Some(mean), None) => words::signed(mean),
         (None, _) => none(),
     }

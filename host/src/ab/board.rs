@@ -66,7 +66,11 @@ impl Board {
     pub fn show(&mut self, standing: &[Vec<Standing>]) {
         if let Some(bar) = &self.bar {
             if self.shown != standing {
-                bar.set_message(format!("{}\n{}", self.table(standing), self.summary(standing)));
+                bar.set_message(format!(
+                    "{}\n{}",
+                    self.table(standing),
+                    self.summary(standing)
+                ));
             }
         } else if self.lines {
             for (arm, row) in standing.iter().enumerate() {
@@ -189,7 +193,10 @@ mod tests {
             assert!(text.contains(expected), "{text}");
         }
         let summary = board().summary(&standing);
-        assert!(summary.starts_with("1 of 4 runs, 1 without a result"), "{summary}");
+        assert!(
+            summary.starts_with("1 of 4 runs, 1 without a result"),
+            "{summary}"
+        );
     }
 
     #[test]

@@ -40,7 +40,9 @@ pub fn of_settings(arm: &str, control: &Config, config: &Config) -> Vec<SettingD
 /// Where what was fed into an arm's run of one seed differs from what was fed into the control's.
 #[must_use]
 pub fn of_facts(arm: &str, seed: u64, control: &Facts, own: &Facts) -> Vec<SettingDifference> {
-    let mut differences = between(arm, Some(seed), control, own, |key| is_in_any(key, &OF_SOME));
+    let mut differences = between(arm, Some(seed), control, own, |key| {
+        is_in_any(key, &OF_SOME)
+    });
     differences.retain(|difference| !is_in_any(&difference.key, &OWN_FACTS));
     differences
 }

@@ -98,7 +98,9 @@ impl AbError {
 fn unequal(differences: &[SettingDifference]) -> String {
     let mut text = "the arms differ in more than their methods:".to_owned();
     for difference in differences {
-        let seed = difference.seed.map_or_else(String::new, |s| format!(", seed {s}"));
+        let seed = difference
+            .seed
+            .map_or_else(String::new, |s| format!(", seed {s}"));
         text.push_str(&format!(
             "\n  {}: {} in arm `{}`{seed}, {} in the control",
             difference.key, difference.arm_value, difference.arm, difference.control_value
@@ -106,7 +108,10 @@ fn unequal(differences: &[SettingDifference]) -> String {
     }
     let mut keys: Vec<&str> = differences.iter().map(|d| d.key.as_str()).collect();
     keys.dedup();
-    let allow: Vec<String> = keys.iter().map(|key| format!("--allow-diff {key}")).collect();
+    let allow: Vec<String> = keys
+        .iter()
+        .map(|key| format!("--allow-diff {key}"))
+        .collect();
     text.push_str(&format!(
         "\nmake them equal, or say that they may differ: {}",
         allow.join(" ")

@@ -107,8 +107,7 @@ impl Plan {
                 differences: refused,
             });
         }
-        let fixed_arms: Result<Vec<FixedArm>, AbError> =
-            spec.arms.iter().map(fixed_arm).collect();
+        let fixed_arms: Result<Vec<FixedArm>, AbError> = spec.arms.iter().map(fixed_arm).collect();
         let fixed = Fixed {
             schema: SCHEMA.into(),
             arms: fixed_arms?,
@@ -178,13 +177,19 @@ fn difference(
     then: &serde_json::Map<String, serde_json::Value>,
     now: &serde_json::Map<String, serde_json::Value>,
 ) -> Option<String> {
-    let (key, value) = now.iter().find(|(key, value)| then.get(*key) != Some(*value))?;
+    let (key, value) = now
+        .iter()
+        .find(|(key, value)| then.get(*key) != Some(*value))?;
     let before = then.get(key)?;
     // One setting of many says more than all of them.
     if let (Some(then), Some(now)) = (before.as_object(), value.as_object()) {
-        let inner = now.iter().find(|(key, value)| then.get(*key) != Some(*value));
+        let inner = now
+            .iter()
+            .find(|(key, value)| then.get(*key) != Some(*value));
         let inner = inner.map(|(name, value)| {
-            let before = then.get(name).map_or_else(|| "nothing".into(), ToString::to_string);
+            let before = then
+                .get(name)
+                .map_or_else(|| "nothing".into(), ToString::to_string);
             format!("`{key}.{name}` was {before} and is now {value}")
         });
         return inner.or_else(|| Some(format!("`{key}` has fewer entries than it had")));

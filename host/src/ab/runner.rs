@@ -123,8 +123,12 @@ impl<'a> Runner<'a> {
             checked[task.arm] = true;
             self.write_config(task)?;
             let mut command = Command::new(&self.executable);
-            command.args(["show", "plan", "--json", "--config"]).arg(task.files.config());
-            let output = command.output().map_err(|e| AbError::file(&self.executable, e))?;
+            command
+                .args(["show", "plan", "--json", "--config"])
+                .arg(task.files.config());
+            let output = command
+                .output()
+                .map_err(|e| AbError::file(&self.executable, e))?;
             if !output.status.success() {
                 let said = String::from_utf8_lossy(&output.stderr);
                 let reason = match last_words(&said) {
@@ -212,7 +216,8 @@ impl<'a> Runner<'a> {
 
     fn start_some(&mut self) -> Result<(), AbError> {
         let running = |task: &&Task| matches!(task.state, State::Running(_));
-        let mut free = (self.plan.spec.jobs).saturating_sub(self.tasks.iter().filter(running).count());
+        let mut free =
+            (self.plan.spec.jobs).saturating_sub(self.tasks.iter().filter(running).count());
         for index in 0..self.tasks.len() {
             if free == 0 {
                 return Ok(());
@@ -254,7 +259,9 @@ impl<'a> Runner<'a> {
             .stderr(log)
             // Ctrl-C is for the runner, which asks each run to stop once.
             .process_group(0);
-        let child = command.spawn().map_err(|e| AbError::file(&self.executable, e))?;
+        let child = command
+            .spawn()
+            .map_err(|e| AbError::file(&self.executable, e))?;
         Ok(Process::Own {
             child,
             since: Instant::now(),
@@ -397,7 +404,8 @@ fn last_words(log: &str) -> String {
 fn tail(path: &Path, bytes: u64) -> Option<String> {
     let mut file = fs::File::open(path).ok()?;
     let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(bytes))).ok()?;
+    file.seek(SeekFrom::Start(length.saturating_sub(bytes)))
+        .ok()?;
     let mut raw = Vec::new();
     file.read_to_end(&mut raw).ok()?;
     Some(String::from_utf8_lossy(&raw).into_owned())

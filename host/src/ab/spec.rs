@@ -61,8 +61,19 @@ pub struct ArmSpec {
 
 /// Tables at the top of a configuration: a key that begins with one is a whole key.
 const TOP: [&str; 13] = [
-    "task", "seed", "output_dir", "cache_dir", "device", "data", "student", "teacher", "teachers",
-    "train", "distill", "stage", "eval",
+    "task",
+    "seed",
+    "output_dir",
+    "cache_dir",
+    "device",
+    "data",
+    "student",
+    "teacher",
+    "teachers",
+    "train",
+    "distill",
+    "stage",
+    "eval",
 ];
 /// Keys of an entry of `distill`; any other is the method's own.
 const OF_ENTRY: [&str; 11] = [
@@ -112,7 +123,10 @@ impl ArmSpec {
         if name.is_some_and(str::is_empty) || files.trim().is_empty() {
             return Err(refuse("a name or a file is missing"));
         }
-        let plugins: Vec<String> = files.split('+').map(|file| file.trim().to_owned()).collect();
+        let plugins: Vec<String> = files
+            .split('+')
+            .map(|file| file.trim().to_owned())
+            .collect();
         let plain = plugins.iter().filter(|plugin| *plugin == CONTROL).count();
         if plain > 0 && plugins.len() > 1 {
             return Err(refuse("plain training stands beside no plugin"));
@@ -203,7 +217,8 @@ fn bare(plugins: &[String]) -> String {
 pub fn parse_seeds(text: &str) -> Result<Vec<u64>, AbError> {
     let refuse = || AbError::Spec {
         what: format!("`--seeds {text}`"),
-        reason: "it is a number of seeds (5: seeds 0 to 4), or a list of distinct ones (3,7,9)".into(),
+        reason: "it is a number of seeds (5: seeds 0 to 4), or a list of distinct ones (3,7,9)"
+            .into(),
     };
     let numbers: Result<Vec<u64>, _> = text.split(',').map(|part| part.trim().parse()).collect();
     let numbers = numbers.map_err(|_| refuse())?;
@@ -363,30 +378,44 @@ impl Spec {
         let mut folders = BTreeMap::new();
         for arm in &self.arms {
             if let Some(other) = folders.insert(arm.folder().to_lowercase(), &arm.name) {
-                let reason = format!("arm `{other}` has the same name or folder; name one: `NAME=FILE`");
+                let reason =
+                    format!("arm `{other}` has the same name or folder; name one: `NAME=FILE`");
                 return refuse(&format!("arm `{}`", arm.name), reason);
             }
         }
         if self.arms.len() < 2 {
-            let reason = "there is nothing to compare plain training with; add `--arm libkd_NAME.so`";
+            let reason =
+                "there is nothing to compare plain training with; add `--arm libkd_NAME.so`";
             return refuse("`--arm`", reason.into());
         }
         let legal = self.threshold.is_finite() && self.threshold >= 0.0;
         if !legal {
-            return refuse("`threshold`", format!("{} is no number of points from 0", self.threshold));
+            return refuse(
+                "`threshold`",
+                format!("{} is no number of points from 0", self.threshold),
+            );
         }
         if !(self.alpha > 0.0 && self.alpha < 0.5) {
-            return refuse("`alpha`", format!("{} is not between 0 and 0.5", self.alpha));
+            return refuse(
+                "`alpha`",
+                format!("{} is not between 0 and 0.5", self.alpha),
+            );
         }
         if self.bootstrap < DEFAULT_BOOTSTRAP && self.bootstrap != 0 {
-            let reason = format!("{} resamples are too few for an interval; {DEFAULT_BOOTSTRAP} or more, or 0 for none", self.bootstrap);
+            let reason = format!(
+                "{} resamples are too few for an interval; {DEFAULT_BOOTSTRAP} or more, or 0 for none",
+                self.bootstrap
+            );
             return refuse("`bootstrap`", reason);
         }
         if self.sd.is_some_and(|sd| !(sd.is_finite() && sd > 0.0)) {
             return refuse("`sd`", "it is a number of points above 0".into());
         }
         if self.sd.is_some() && self.pilot.is_some() {
-            return refuse("`sd`", "it is stated, or taken from `pilot`, not both".into());
+            return refuse(
+                "`sd`",
+                "it is stated, or taken from `pilot`, not both".into(),
+            );
         }
         if self.jobs == 0 {
             return refuse("`jobs`", "at least one run goes on at a time".into());

@@ -202,7 +202,9 @@ impl RunFiles {
             let path = entry.ok()?.path();
             Some((number(&path)?, path))
         });
-        stages.max().map_or_else(|| self.folder.clone(), |(_, path)| path)
+        stages
+            .max()
+            .map_or_else(|| self.folder.clone(), |(_, path)| path)
     }
 }
 

@@ -92,7 +92,7 @@ pub(super) fn run_job(
 }
 
 /// UTC, to the second, for the name of a run directory.
-fn stamp() -> String {
+pub(super) fn stamp() -> String {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |t| t.as_secs());

@@ -30,6 +30,8 @@ pub struct Arm {
     pub row: Row,
     /// The exported model.
     pub student: PathBuf,
+    /// Hash of its weights.
+    pub student_hash: String,
 }
 
 /// The file that marks a run as done.
@@ -113,11 +115,7 @@ pub fn run(
         interrupt,
     })?;
     let row = row(label, &outcome);
-    write_result(&folder, &row, &outcome.student)?;
-    Ok(Arm {
-        row,
-        student: outcome.student,
-    })
+    write_result(&folder, row, &outcome.student)
 }
 
 /// The right to train an arm in the cache, held by one process at a time.
@@ -183,18 +181,23 @@ pub fn row(name: &str, outcome: &Outcome) -> Row {
 ///
 /// # Errors
 /// If a file cannot be read or written.
-pub fn write_result(folder: &Path, row: &Row, student: &Path) -> Result<(), EngineError> {
+pub fn write_result(folder: &Path, row: Row, student: &Path) -> Result<Arm, EngineError> {
     let student_hash = StateDict::load(student)?.hash();
     let result = ResultFile {
         schema: 1,
         student_hash,
-        row: row.clone(),
+        row,
     };
     let json = serde_json::to_string_pretty(&result).expect("a result is plain data");
     let path = folder.join(RESULT);
     write_atomically(&path, json.as_bytes()).map_err(|e| EngineError::Result {
         path,
         reason: e.to_string(),
+    })?;
+    Ok(Arm {
+        row: result.row,
+        student: student.into(),
+        student_hash: result.student_hash,
     })
 }
 
@@ -216,5 +219,6 @@ fn reuse(folder: &Path) -> Result<Arm, EngineError> {
     Ok(Arm {
         row: result.row,
         student,
+        student_hash: result.student_hash,
     })
 }

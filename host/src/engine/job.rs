@@ -137,7 +137,7 @@ pub fn run(
         };
         let student = staged(&job, &mut rows)?;
         let last = rows.last().expect("a plan has a stage");
-        arm::write_result(&folder, last, &student)?;
+        arm::write_result(&folder, last.clone(), &student)?;
         return Ok(JobReport {
             rows,
             methods: chosen.into_iter().map(|chosen| chosen.label).collect(),
@@ -180,8 +180,7 @@ pub fn run(
         );
     }
     let row = arm::row(&label, &outcome);
-    arm::write_result(&folder, &row, &outcome.student)?;
-    rows.push(row);
+    rows.push(arm::write_result(&folder, row, &outcome.student)?.row);
     Ok(JobReport {
         rows,
         methods: chosen.into_iter().map(|chosen| chosen.label).collect(),

@@ -17,10 +17,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Dataset;
 
+mod matches;
 mod metrics;
 #[cfg(test)]
 mod tests;
 
+pub use matches::matches;
 pub use metrics::{ClassAp, CocoMetrics, percent};
 
 /// What predictions are compared with. Ids need not be contiguous or sorted, only distinct.
