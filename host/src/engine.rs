@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod ema;
 pub mod environment;
 pub mod evaluate;
+pub mod events;
 pub mod export;
 pub mod grad_clip;
 pub mod image_size;

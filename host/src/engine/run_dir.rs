@@ -5,6 +5,7 @@
 //! environment.json              program, machine, plugin
 //! environment.resume_<iter>.json  the same, where the run was continued
 //! metrics.jsonl  timing.jsonl   see `metrics_log`
+//! tensorboard/                  the same for TensorBoard, see `events`
 //! checkpoints/                  see `checkpoint`
 //! run.lock                      held while a process works here
 //! ```
