@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use clap::{Parser, Subcommand};
 
 pub mod bench;
+mod clock;
 pub mod config;
 pub mod eval;
 pub mod job;
@@ -13,6 +14,7 @@ pub mod model;
 pub mod plugin;
 pub mod predict;
 pub mod report;
+pub mod runs;
 pub mod show;
 pub mod source;
 pub mod telemetry;
@@ -70,6 +72,9 @@ pub enum Command {
     /// Show what a job will do, before anything runs.
     #[command(subcommand)]
     Show(show::ShowCommand),
+    /// List, show and compare runs.
+    #[command(subcommand)]
+    Runs(runs::RunsCommand),
     /// Time the training step and its operations.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -102,6 +107,7 @@ pub fn run(cli: Cli) -> anyhow::Result<i32> {
         Some(Command::Config(command)) => config::run(&command),
         Some(Command::Model(command)) => model::run(&command),
         Some(Command::Show(command)) => show::run(&command),
+        Some(Command::Runs(command)) => runs::run(&command),
         Some(Command::Bench(command)) => bench::run(&command),
     }
 }
