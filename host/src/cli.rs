@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 pub mod ab;
 pub mod bench;
+mod clock;
 pub mod config;
 pub mod eval;
 pub mod job;
@@ -14,6 +15,7 @@ pub mod model;
 pub mod plugin;
 pub mod predict;
 pub mod report;
+pub mod runs;
 pub mod show;
 pub mod source;
 pub mod telemetry;
@@ -74,6 +76,9 @@ pub enum Command {
     /// Show what a job will do, before anything runs.
     #[command(subcommand)]
     Show(show::ShowCommand),
+    /// List, show and compare runs.
+    #[command(subcommand)]
+    Runs(runs::RunsCommand),
     /// Time the training step and its operations.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -108,6 +113,7 @@ pub fn run(cli: Cli) -> anyhow::Result<i32> {
         Some(Command::Config(command)) => config::run(&command),
         Some(Command::Model(command)) => model::run(&command),
         Some(Command::Show(command)) => show::run(&command),
+        Some(Command::Runs(command)) => runs::run(&command),
         Some(Command::Bench(command)) => bench::run(&command),
     }
 }

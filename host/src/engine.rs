@@ -13,6 +13,7 @@ pub mod ema;
 pub mod energy;
 pub mod environment;
 pub mod evaluate;
+pub mod events;
 pub mod export;
 pub mod fingerprint;
 pub mod grad_clip;

@@ -1,10 +1,12 @@
 //! `kdhost ab`.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use clap::Args;
 
-use super::job::{ShowArgs, stamp};
+use super::clock::Utc;
+use super::job::ShowArgs;
 use super::print;
 use crate::ab::plan::Plan;
 use crate::ab::spec::{ArmSpec, Spec, parse_seeds};
@@ -126,7 +128,8 @@ pub fn run(args: &AbArgs) -> anyhow::Result<i32> {
         say(&design(&plan));
     }
     let progress = ProgressMode::detect(args.show.quiet);
-    let finished = ab::run(plan, progress, &Interrupt::install()?, stamp)?;
+    let now = || Utc::of(SystemTime::now()).to_string();
+    let finished = ab::run(plan, progress, &Interrupt::install()?, now)?;
     if args.show.json {
         print(&kdhost_ab::json::to_string(&finished.report))?;
     } else {

@@ -21,7 +21,8 @@ use super::table::Row;
 use super::teacher::Teachers;
 use super::train::{self, Datasets, Outcome, Run, config_hash};
 
-const RESULT: &str = "result.json";
+/// The file that marks a run as done, with its row of the table.
+pub(crate) const RESULT: &str = "result.json";
 
 /// An arm that is done.
 #[derive(Clone, Debug)]
