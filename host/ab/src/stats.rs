@@ -20,6 +20,7 @@ mod holm;
 mod paired_t;
 mod power;
 mod quantile;
+mod reading;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -30,5 +31,6 @@ pub use holm::holm;
 pub use paired_t::{PairedT, paired_t};
 pub use power::{POWER, pairs_needed, power, resolvable_in_sd};
 pub use quantile::{percentile_interval, quantile};
+pub use reading::reading;
 pub use summary::mean_sd;
-pub use verdict::{Reading, Rule, verdict};
+pub use verdict::{Rule, verdict};

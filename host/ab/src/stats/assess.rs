@@ -1,6 +1,6 @@
 //! Everything that the seeds say, of all comparisons at once.
 
-use super::{POWER, Rule, holm, mean_sd, paired_t, resolvable_in_sd, verdict};
+use super::{POWER, Rule, holm, mean_sd, paired_t, reading, resolvable_in_sd, verdict};
 use crate::report::{Interval, Verdict};
 
 /// Level of the intervals that stand by themselves.
@@ -51,7 +51,6 @@ pub fn assess(comparisons: &[Vec<f64>], alpha: f64, threshold: f64) -> Vec<Asses
         .zip(corrected)
         .map(|((differences, test), p_holm)| {
             let summary = mean_sd(differences);
-            let reading = verdict(differences, p_holm, &rule);
             Assessment {
                 difference: summary.map(|s| s.mean),
                 sd: summary.and_then(|s| s.sd),
@@ -63,8 +62,8 @@ pub fn assess(comparisons: &[Vec<f64>], alpha: f64, threshold: f64) -> Vec<Asses
                     let in_sd = resolvable_in_sd(t.n, rule.alpha_each(), POWER)?;
                     Some(in_sd * t.sd)
                 }),
-                verdict: reading.verdict,
-                reading: reading.text,
+                verdict: verdict(differences, p_holm, &rule),
+                reading: reading(differences, p_holm, &rule),
             }
         })
         .collect()

@@ -46,6 +46,12 @@ pub fn paired_t(differences: &[f64]) -> Option<PairedT> {
 }
 
 impl PairedT {
+    /// Whether every difference is exactly 0.
+    #[must_use]
+    pub fn is_of_identical(&self) -> bool {
+        self.mean == 0.0 && self.sd == 0.0
+    }
+
     /// Student's interval of the mean difference; `[mean, mean]` without spread.
     ///
     /// # Panics

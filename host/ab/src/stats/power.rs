@@ -10,8 +10,8 @@ pub const POWER: f64 = 0.8;
 /// A standard normal variable is further out than this with a probability of 1e-15.
 const FURTHEST: f64 = 8.0;
 
-/// Panels of Simpson's rule over 2 × [`FURTHEST`]: the narrowest feature, of 1000 pairs, is ten of them wide.
-const PANELS: f64 = 4000.0;
+/// Panels of Simpson's rule to the width of the narrowest feature of the integrand: powers to 1e-9.
+const PANELS: f64 = 20.0;
 
 /// Relative width of the bracket of a root.
 const TOLERANCE: f64 = 1e-12;
@@ -44,12 +44,15 @@ pub fn power(effect: f64, n: usize, alpha: f64) -> f64 {
     };
     // Of an odd number of degrees of freedom it has a kink where z + shift changes sign.
     let kink = (-shift).clamp(-FURTHEST, FURTHEST);
-    simpson(integrand, -FURTHEST, kink) + simpson(integrand, kink, FURTHEST)
+    // The spread is χ²'s by its standard deviation, or the normal density's by a fifth of its own.
+    let feature = (critical / (2.0 * freedom).sqrt()).min(0.2);
+    let simpson = |from: f64, to: f64| simpson(integrand, from, to, feature / PANELS);
+    simpson(-FURTHEST, kink) + simpson(kink, FURTHEST)
 }
 
-/// Composite Simpson's rule, in panels of the same width whatever the range.
-fn simpson(f: impl Fn(f64) -> f64, from: f64, to: f64) -> f64 {
-    let panels = 2 * ((to - from) / (2.0 * FURTHEST) * PANELS / 2.0).ceil() as usize;
+/// Composite Simpson's rule, in panels of at most `width`.
+fn simpson(f: impl Fn(f64) -> f64, from: f64, to: f64, width: f64) -> f64 {
+    let panels = 2 * ((to - from) / width / 2.0).ceil() as usize;
     if panels == 0 {
         return 0.0;
     }
