@@ -5,7 +5,9 @@ use std::io::{self, Write as _};
 
 use clap::{Parser, Subcommand};
 
+pub mod ab;
 pub mod bench;
+mod clock;
 pub mod config;
 pub mod eval;
 pub mod job;
@@ -13,6 +15,7 @@ pub mod model;
 pub mod plugin;
 pub mod predict;
 pub mod report;
+pub mod runs;
 pub mod show;
 pub mod source;
 pub mod telemetry;
@@ -25,6 +28,7 @@ Examples:
   kdhost --plugin libkd_ssim.so                 with a method, against the plain student
   kdhost --plugin ./libmine.so --config F.toml  the same experiment on your data
   kdhost train --config F.toml --set train.lr=0.005
+  kdhost ab --arm libkd_ssim.so --seeds 5       is it better than plain training, and by how much
   kdhost config show --config F.toml --origin   every setting and who set it
 
 Exit codes: 0 success, 1 the run failed, 2 wrong command line or configuration, 3 a plugin could
@@ -52,6 +56,8 @@ pub struct Cli {
 pub enum Command {
     /// Train one student.
     Train(train::TrainArgs),
+    /// Compare methods: arms × seeds under equal settings, with statistics and a report.
+    Ab(ab::AbArgs),
     /// Evaluate a trained student: the 12 COCO numbers.
     Eval(eval::EvalArgs),
     /// Draw detections on images.
@@ -70,6 +76,9 @@ pub enum Command {
     /// Show what a job will do, before anything runs.
     #[command(subcommand)]
     Show(show::ShowCommand),
+    /// List, show and compare runs.
+    #[command(subcommand)]
+    Runs(runs::RunsCommand),
     /// Time the training step and its operations.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -82,6 +91,7 @@ impl Cli {
         match &self.command {
             None => self.job.show.quiet,
             Some(Command::Train(args)) => args.show.quiet,
+            Some(Command::Ab(args)) => args.show.quiet,
             Some(_) => false,
         }
     }
@@ -95,6 +105,7 @@ pub fn run(cli: Cli) -> anyhow::Result<i32> {
     match cli.command {
         None => job::run(&cli.job),
         Some(Command::Train(args)) => train::run(&args),
+        Some(Command::Ab(args)) => ab::run(&args),
         Some(Command::Eval(args)) => eval::run(&args),
         Some(Command::Predict(args)) => predict::run(&args),
         Some(Command::Visualize(args)) => visualize::run(&args),
@@ -102,6 +113,7 @@ pub fn run(cli: Cli) -> anyhow::Result<i32> {
         Some(Command::Config(command)) => config::run(&command),
         Some(Command::Model(command)) => model::run(&command),
         Some(Command::Show(command)) => show::run(&command),
+        Some(Command::Runs(command)) => runs::run(&command),
         Some(Command::Bench(command)) => bench::run(&command),
     }
 }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::device::ComputeDevice;
 
 mod datasets;
+mod difference;
 mod distill;
 mod error;
 mod image_size;
@@ -38,6 +39,7 @@ pub use self::datasets::{
     CityscapesConfig, ClassFolderConfig, CocoConfig, SegFolderConfig, ShapesConfig, VocConfig,
     VocSegConfig,
 };
+pub use self::difference::{KeyDifference, differences, flat};
 pub use self::distill::{
     DistillConfig, Execution, GatePolicy, MethodConfig, MethodEntry, PretrainSource,
 };

@@ -1,13 +1,15 @@
 //! Evaluation protocols: [`coco`] scores boxes against ground truth, [`detector`] turns a detector's
 //! outputs into them; [`segmentation`] scores label maps, [`classification`] classes of images; [`Metrics`] is what a task's
-//! evaluation gives. Nothing here runs a network or reads a file.
+//! evaluation gives, [`ByImage`] what it is made of. Nothing here runs a network.
 
+mod by_image;
 pub mod classification;
 pub mod coco;
 pub mod detector;
 mod metrics;
 pub mod segmentation;
 
+pub use by_image::{ByImage, ImageClass, ImageConfusion, PREDICTIONS_FILE, PredictionsError};
 pub use metrics::{Metrics, percent};
 
 use sha2::{Digest, Sha256};

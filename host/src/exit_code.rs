@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 
+use crate::ab::AbError;
 use crate::config::ConfigError;
 use crate::data::DatasetError;
 use crate::device::DeviceError;
@@ -77,6 +78,9 @@ fn of_cause(error: &(dyn Error + 'static)) -> Option<i32> {
     if let Some(error) = error.downcast_ref::<EngineError>() {
         return of_engine(error);
     }
+    if let Some(error) = error.downcast_ref::<AbError>() {
+        return of_comparison(error);
+    }
     if let Some(error) = error.downcast_ref::<DistillError>() {
         return of_distill(error);
     }
@@ -85,6 +89,19 @@ fn of_cause(error: &(dyn Error + 'static)) -> Option<i32> {
         // The reader of standard output has what it wanted.
         io::ErrorKind::BrokenPipe => OK,
         _ => DATA,
+    })
+}
+
+fn of_comparison(error: &AbError) -> Option<i32> {
+    Some(match error {
+        AbError::Spec { .. } | AbError::Unequal { .. } | AbError::Other { .. } => USAGE,
+        AbError::Locked { .. } | AbError::File { .. } => DATA,
+        AbError::Predictions(_) | AbError::Eval(_) => DATA,
+        AbError::Interrupted { .. } => INTERRUPTED,
+        AbError::Arm { source, .. } => of_cause(source)?,
+        AbError::Config(inner) => of_cause(inner)?,
+        AbError::Engine(inner) => of_engine(inner)?,
+        AbError::Data(inner) => of_cause(inner)?,
     })
 }
 

@@ -3,8 +3,10 @@
 //! Modules in reading order. Data flows one way:
 //! `cli → engine → {distill, model, data, eval} → {detection, boxes, state, values, rng, graph} → {maps, kernels}`;
 //! [`device`] says where, and is used by [`config`], [`engine`] and [`cli`];
-//! [`plugin`] (the loader) is used by [`distill`] and [`cli`] alone.
+//! [`plugin`] (the loader) is used by [`distill`] and [`cli`] alone;
+//! [`runs`] reads what [`engine`] left, for [`cli`].
 
+pub mod ab;
 pub mod boxes;
 pub mod classification;
 pub mod config;
@@ -23,6 +25,7 @@ pub mod maps;
 pub mod model;
 pub mod plugin;
 pub mod rng;
+pub mod runs;
 pub mod segmentation;
 pub mod state;
 pub mod values;

@@ -167,10 +167,11 @@ function byClass(report, styles) {
     return found?.difference == null ? null : `${signed(found.difference)} ${interval(found.interval) ?? ""}`;
   };
   const columns = (list) => report.comparisons.map((one) => ({ label: one.arm, kind: "number", cell: (name) => difference(one, list, name) }));
+  const sized = metrics.some((name) => /_[SML]$/.test(name));
   const classDifferences = (one) => one.by_class;
   const metricDifferences = (one) => one.metrics;
   const many = classes.length > SHOWN ? ` The ${SHOWN} classes with the largest differences; the table has all ${classes.length}.` : "";
-  return section("classes", "By class and by size",
+  return section("classes", sized ? "By class and by size" : metrics.length > 1 ? "By class and by metric" : "By class",
     el("p", {}, `Means over the pairs with 95 % intervals of each by itself: a description, about which no verdict speaks.${many}`),
     el("h3", {}, `${metric} by class`),
     panels(report, styles, { kind: "by-class", of: classDifferences, what: "class", all: classes })
@@ -181,7 +182,7 @@ function byClass(report, styles) {
       ...columns(classDifferences),
     ], classes, { label: "Differences by class" })),
     metrics.length > 1 ? el("h3", {}, "Other metrics") : null,
-    metrics.some((name) => /_[SML]$/.test(name)) ? el("p", { class: "soft" }, "S, M and L: objects smaller than 32² pixels, up to 96², and larger.") : null,
+    sized ? el("p", { class: "soft" }, "S, M and L: objects smaller than 32² pixels, up to 96², and larger.") : null,
     metrics.length > 1 ? panels(report, styles, { kind: "by-metric", of: metricDifferences, what: "metric", all: metrics })
       ?? el("p", { class: "soft" }, "No other metric has a difference.") : null,
     metrics.length > 1 ? details("Other metrics as a table", table([

@@ -9,22 +9,22 @@ function numbers(report, styles) {
     el("h3", {}, "By arm: mean ± SD over its runs"),
     table([
       { label: "arm", kind: "row", cell: (arm) => armName(arm.name, styles) },
-      { label: "plugins", kind: "text", cell: pluginList },
-      { label: "sets", kind: "text", cell: (arm) => Object.entries(arm.set).map(([key, value]) => `${key} = ${value}`).join(", ") || null },
       { label: "runs", kind: "number", cell: (arm) => `${arm.runs.filter((one) => one.state === "done").length} of ${arm.runs.length}` },
       ...metrics.map((name) => ({ label: name, kind: "number", cell: (arm) => meanSd(arm.summary[name]) })),
       { label: "ms/step", kind: "number", cell: measured((cost) => meanSd(cost.step_ms, 1)) },
       { label: "peak MiB", kind: "number", cell: measured((cost) => meanSd(cost.peak_mib, 0)) },
+      { label: "plugins", kind: "text", cell: pluginList },
+      { label: "sets", kind: "text", cell: (arm) => Object.entries(arm.set).map(([key, value]) => `${key} = ${value}`).join(", ") || null },
     ], report.arms, { label: "Numbers by arm" }),
     el("h3", {}, "By run"),
     table([
       { label: "arm", kind: "row", cell: (one) => armName(one.arm.name, styles, names.get(one.arm.name)) },
       { label: "seed", kind: "number", cell: (one) => String(one.seed) },
-      { label: "state", kind: "text", cell: (one) => one.state },
+      { label: "state", kind: "word", cell: (one) => one.state },
       ...metrics.map((name) => ({ label: name, kind: "number", cell: (one) => fixed(one.metrics[name]) })),
       { label: "student", kind: "hash", cell: (one) => short(one.student_hash) },
       { label: "folder", kind: "text", cell: (one) => one.folder },
-      { label: "reason", kind: "text", cell: (one) => one.reason },
+      { label: "reason", kind: "long text", cell: (one) => one.reason },
     ], run, { label: "Numbers by run" }));
 }
 

@@ -352,9 +352,9 @@ pub struct Sample {
     pub source: String,
     /// What differs, in words.
     pub caption: String,
-    /// With the ground truth and the control's detections: a `data:` address.
+    /// With the control's best detections: a `data:` address.
     pub control_image: String,
-    /// With the ground truth and the arm's.
+    /// With the arm's.
     pub arm_image: String,
 }
 

@@ -1,10 +1,11 @@
 //! `kdhost` without a command: the comparison of plain and distilled student.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
+use super::clock::Utc;
 use super::print;
 use super::source::RunSourceArgs;
 use crate::config::Config;
@@ -61,7 +62,7 @@ pub(super) fn run_job(
 ) -> anyhow::Result<i32> {
     let options = JobOptions {
         folder,
-        stamp: stamp(),
+        stamp: Utc::of(SystemTime::now()).stamp(),
         resume,
         control,
         progress: ProgressMode::detect(show.quiet),
@@ -89,28 +90,4 @@ pub(super) fn run_job(
     ));
     print(&text)?;
     Ok(exit_code::OK)
-}
-
-/// UTC, to the second, for the name of a run directory.
-fn stamp() -> String {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |t| t.as_secs());
-    let (days, seconds) = (now / 86_400, now % 86_400);
-    // Civil date from days since 1970 (Howard Hinnant, "chrono-compatible low-level date algorithms").
-    let z = days + 719_468;
-    let (era, day_of_era) = (z / 146_097, z % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}")
 }

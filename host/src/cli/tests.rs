@@ -93,6 +93,9 @@ fn wrong_lines_are_refused() {
             ErrorKind::ValueValidation,
         ),
         ("kdhost plugin inspect", ErrorKind::MissingRequiredArgument),
+        ("kdhost runs show", ErrorKind::MissingRequiredArgument),
+        ("kdhost runs diff a", ErrorKind::MissingRequiredArgument),
+        ("kdhost runs list a b", ErrorKind::UnknownArgument),
         ("kdhost trian", ErrorKind::InvalidSubcommand),
     ] {
         let error = parse(line).unwrap_err();

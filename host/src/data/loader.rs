@@ -214,6 +214,27 @@ impl Loader {
         self.source.eligible.len()
     }
 
+    /// Ids of the images of an epoch, in its order; training leaves those out that fill no batch.
+    #[must_use]
+    pub fn order(&self, epoch: u64) -> Vec<i64> {
+        let records = self.source.dataset.records();
+        let order = self.source.plan(epoch).order.into_iter();
+        let taken = self.source.batches() * self.source.options.batch_size;
+        order
+            .take(taken)
+            .map(|index| records[index].image_id)
+            .collect()
+    }
+
+    /// One batch of `epoch`, made in the caller's thread; none where nothing of it was readable
+    /// (evaluation under `skip`).
+    ///
+    /// # Errors
+    /// As [`Loader::epoch`]'s batches.
+    pub fn batch(&self, epoch: u64, index: usize) -> Result<Option<Batch>, DatasetError> {
+        self.source.guarded_batch(&self.source.plan(epoch), index)
+    }
+
     /// The options it was made with.
     #[must_use]
     pub fn options(&self) -> &LoaderOptions {

@@ -302,6 +302,13 @@ impl Methods {
         state
     }
 
+    /// Learned numbers of all methods.
+    #[must_use]
+    pub fn num_parameters(&self) -> usize {
+        let shapes = self.bound.iter().flat_map(|b| b.distiller.param_shapes());
+        shapes.map(|shape| shape.iter().product::<usize>()).sum()
+    }
+
     /// Takes parameters and buffers of all from a checkpoint.
     ///
     /// # Errors

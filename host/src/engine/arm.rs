@@ -1,8 +1,10 @@
 //! Arms: runs without a method whose result serves many jobs. The plain student and the teacher are
 //! trained once for each set of settings and images, then reused.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -19,7 +21,8 @@ use super::table::Row;
 use super::teacher::Teachers;
 use super::train::{self, Datasets, Outcome, Run, config_hash};
 
-const RESULT: &str = "result.json";
+/// The file that marks a run as done, with its row of the table.
+pub(crate) const RESULT: &str = "result.json";
 
 /// An arm that is done.
 #[derive(Clone, Debug)]
@@ -28,6 +31,8 @@ pub struct Arm {
     pub row: Row,
     /// The exported model.
     pub student: PathBuf,
+    /// Hash of its weights.
+    pub student_hash: String,
 }
 
 /// The file that marks a run as done.
@@ -92,6 +97,12 @@ pub fn run(
         info!("{label}: reusing `{}`", folder.display());
         return Ok(arm);
     }
+    // Another process may be training it at this moment, for its own job.
+    let _turn = Turn::wait(label, &folder, interrupt)?;
+    if let Some(arm) = done(&folder)? {
+        info!("{label}: reusing `{}`", folder.display());
+        return Ok(arm);
+    }
     let resume = folder.join("config.resolved.toml").is_file();
     let outcome = train::train(Run {
         label,
@@ -105,11 +116,50 @@ pub fn run(
         interrupt,
     })?;
     let row = row(label, &outcome);
-    write_result(&folder, &row, &outcome.student)?;
-    Ok(Arm {
-        row,
-        student: outcome.student,
-    })
+    write_result(&folder, row, &outcome.student)
+}
+
+/// The right to train an arm in the cache, held by one process at a time.
+struct Turn(#[expect(dead_code, reason = "locked while it is open")] Option<File>);
+
+impl Turn {
+    /// Waits until no other process trains the arm of `folder`.
+    fn wait(label: &str, folder: &Path, interrupt: &Interrupt) -> Result<Self, EngineError> {
+        let path = folder.with_extension("lock");
+        let failed = |error: std::io::Error| EngineError::Result {
+            path: path.clone(),
+            reason: error.to_string(),
+        };
+        if let Some(cache) = folder.parent() {
+            fs::create_dir_all(cache).map_err(failed)?;
+        }
+        let file = File::create(&path).map_err(failed)?;
+        let mut said = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Turn(Some(file))),
+                Err(TryLockError::WouldBlock) if interrupt.requested() => {
+                    return Err(EngineError::Interrupted {
+                        step: 0,
+                        phase: None,
+                        run_dir: folder.into(),
+                    });
+                }
+                Err(TryLockError::WouldBlock) => {
+                    if !said {
+                        info!(
+                            "{label}: another process trains it in `{}`; waiting",
+                            folder.display()
+                        );
+                        said = true;
+                    }
+                    thread::sleep(Duration::from_millis(200));
+                }
+                // Some network file systems have no locks; the run's own says so.
+                Err(TryLockError::Error(_)) => return Ok(Turn(None)),
+            }
+        }
+    }
 }
 
 /// The table's row of a run.
@@ -121,6 +171,9 @@ pub fn row(name: &str, outcome: &Outcome) -> Row {
         oracles: outcome.oracles.clone(),
         step: outcome.step.clone(),
         peak_bytes: outcome.peak_bytes,
+        method_parameters: outcome.method_parameters,
+        seconds: outcome.seconds,
+        joules: outcome.joules,
         reused: false,
     }
 }
@@ -129,18 +182,23 @@ pub fn row(name: &str, outcome: &Outcome) -> Row {
 ///
 /// # Errors
 /// If a file cannot be read or written.
-pub fn write_result(folder: &Path, row: &Row, student: &Path) -> Result<(), EngineError> {
+pub fn write_result(folder: &Path, row: Row, student: &Path) -> Result<Arm, EngineError> {
     let student_hash = StateDict::load(student)?.hash();
     let result = ResultFile {
         schema: 1,
         student_hash,
-        row: row.clone(),
+        row,
     };
     let json = serde_json::to_string_pretty(&result).expect("a result is plain data");
     let path = folder.join(RESULT);
     write_atomically(&path, json.as_bytes()).map_err(|e| EngineError::Result {
         path,
         reason: e.to_string(),
+    })?;
+    Ok(Arm {
+        row: result.row,
+        student: student.into(),
+        student_hash: result.student_hash,
     })
 }
 
@@ -162,5 +220,6 @@ fn reuse(folder: &Path) -> Result<Arm, EngineError> {
     Ok(Arm {
         row: result.row,
         student,
+        student_hash: result.student_hash,
     })
 }

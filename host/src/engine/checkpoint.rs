@@ -35,7 +35,8 @@ pub use progress_file::{Best, PretrainProgress, Progress, SCHEMA};
 /// Checkpoints that are kept beside the final one.
 pub const KEEP_LAST: usize = 2;
 
-const FOLDER: &str = "checkpoints";
+/// Holds the checkpoints of a run directory.
+pub(crate) const FOLDER: &str = "checkpoints";
 const LATEST_FILE: &str = "latest";
 const PROGRESS_FILE: &str = "progress.json";
 const STUDENT_FILE: &str = "student.safetensors";
@@ -266,6 +267,14 @@ pub fn load(folder: &Path) -> Result<Snapshot, CheckpointError> {
         ema: read_state(folder, EMA_FILE, &file.files)?,
         progress: file.progress,
     })
+}
+
+/// Where the run stood at the checkpoint in `folder`; its other files are not looked at.
+///
+/// # Errors
+/// If `progress.json` is missing or damaged, or its schema is another.
+pub fn progress(folder: &Path) -> Result<Progress, CheckpointError> {
+    Ok(read_progress(folder)?.progress)
 }
 
 fn write_folder(folder: &Path, snapshot: &Snapshot) -> Result<(), CheckpointError> {

@@ -8,8 +8,7 @@ use crate::config::{DataConfig, EvalConfig, Task};
 use crate::data::{Batch, Dataset, Loader, LoaderOptions, ViewSpec};
 use crate::distill::Distiller;
 use crate::distill::taps::STUDENT;
-use crate::eval::Metrics;
-use crate::eval::coco::Prediction;
+use crate::eval::{ByImage, Metrics};
 use crate::model::{ForwardRequest, Model};
 use crate::plugin::CallInfo;
 
@@ -32,8 +31,8 @@ pub(super) const FULL_PASS: ForwardRequest = ForwardRequest {
 pub struct Evaluation {
     /// The task's numbers.
     pub metrics: Metrics,
-    /// Of a detector: final detections in pixels of the original images.
-    pub predictions: Vec<Prediction>,
+    /// What they are made of.
+    pub by_image: ByImage,
 }
 
 /// Which images, and how they are brought to the network.

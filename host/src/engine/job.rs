@@ -136,6 +136,8 @@ pub fn run(
             interrupt,
         };
         let student = staged(&job, &mut rows)?;
+        let last = rows.last().expect("a plan has a stage");
+        arm::write_result(&folder, last.clone(), &student)?;
         return Ok(JobReport {
             rows,
             methods: chosen.into_iter().map(|chosen| chosen.label).collect(),
@@ -178,8 +180,7 @@ pub fn run(
         );
     }
     let row = arm::row(&label, &outcome);
-    arm::write_result(&folder, &row, &outcome.student)?;
-    rows.push(row);
+    rows.push(arm::write_result(&folder, row, &outcome.student)?.row);
     Ok(JobReport {
         rows,
         methods: chosen.into_iter().map(|chosen| chosen.label).collect(),

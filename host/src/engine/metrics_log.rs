@@ -1,7 +1,8 @@
 //! `metrics.jsonl` and `timing.jsonl`: what a run measured, one flat JSON object a line.
 //!
 //! Equal runs write equal bytes into `metrics.jsonl`; whatever depends on the machine's mood (keys
-//! `time/…` and `memory/…`) goes into `timing.jsonl`.
+//! `time/…` and `memory/…`) goes into `timing.jsonl`. TensorBoard's file has all of it, see
+//! [`events`](super::events).
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -9,13 +10,18 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use super::events::EventFile;
 
 /// Version of both files, in their first line.
 pub const SCHEMA: u32 = 1;
-const METRICS_FILE: &str = "metrics.jsonl";
-const TIMING_FILE: &str = "timing.jsonl";
+/// What training and evaluation gave.
+pub const METRICS_FILE: &str = "metrics.jsonl";
+/// What it cost.
+pub const TIMING_FILE: &str = "timing.jsonl";
 
-/// Lengths of both files at a checkpoint; later lines are cut off on resume.
+/// Lengths of the files at a checkpoint; what came later is cut off on resume.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogPosition {
@@ -23,6 +29,17 @@ pub struct LogPosition {
     pub metrics_bytes: u64,
     /// Bytes of `timing.jsonl`.
     pub timing_bytes: u64,
+    /// Bytes of TensorBoard's file; 0 in checkpoints from before there was one, which hash as they did.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub event_bytes: u64,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands out a reference"
+)]
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 /// A metrics file cannot be written or continued.
@@ -52,15 +69,16 @@ pub enum MetricsError {
     },
 }
 
-/// Writer of both files. Every line is handed to the system at once.
+/// Writer of all of them. Every line is handed to the system at once.
 #[derive(Debug)]
 pub struct MetricsLog {
     metrics: LineFile,
     timing: LineFile,
+    events: EventFile,
 }
 
 impl MetricsLog {
-    /// Starts both files anew in `folder`.
+    /// Starts the files anew in `folder`.
     ///
     /// # Errors
     /// If the file system says no.
@@ -68,22 +86,41 @@ impl MetricsLog {
         Ok(MetricsLog {
             metrics: LineFile::create(folder.join(METRICS_FILE), "kdhost.metrics")?,
             timing: LineFile::create(folder.join(TIMING_FILE), "kdhost.timing")?,
+            events: EventFile::create(folder)?,
         })
     }
 
-    /// Continues both files in `folder` at a checkpoint's position; lines written after it go.
+    /// Continues the files in `folder` at a checkpoint's position; lines written after it go.
+    /// TensorBoard's file says nothing of its own: where it is not the one that the checkpoint saw, it
+    /// is made anew from the others, with a warning.
     ///
     /// # Errors
-    /// If a file is shorter than that or was cut within a line.
+    /// If one of the others is shorter than that or was cut within a line.
     pub fn resume(folder: &Path, position: LogPosition) -> Result<Self, MetricsError> {
+        let metrics = LineFile::resume(folder.join(METRICS_FILE), position.metrics_bytes)?;
+        let timing = LineFile::resume(folder.join(TIMING_FILE), position.timing_bytes)?;
+        let events = match EventFile::resume(folder, position.event_bytes)? {
+            Some(events) => events,
+            None => {
+                warn!(
+                    "`{}`: TensorBoard's file is not the one that the checkpoint saw; it is made anew \
+                     from `{METRICS_FILE}` and `{TIMING_FILE}`, and shows this moment as the time of \
+                     all earlier steps",
+                    folder.display()
+                );
+                EventFile::rebuild(folder, [&metrics.path, &timing.path])?
+            }
+        };
         Ok(MetricsLog {
-            metrics: LineFile::resume(folder.join(METRICS_FILE), position.metrics_bytes)?,
-            timing: LineFile::resume(folder.join(TIMING_FILE), position.timing_bytes)?,
+            metrics,
+            timing,
+            events,
         })
     }
 
     /// Writes `values` as they stand after optimizer step `iter` of `epoch`: `time/…` and
-    /// `memory/…` into the one file, all others into the other. What is not finite becomes `null`.
+    /// `memory/…` into the one file, all others into the other, everything into TensorBoard's. What is
+    /// not finite becomes `null`, and stays as it is in the last.
     ///
     /// # Errors
     /// If the file system says no.
@@ -104,10 +141,10 @@ impl MetricsLog {
                 file.write_line(&line(iter, epoch, &values))?;
             }
         }
-        Ok(())
+        self.events.scalars(iter, values)
     }
 
-    /// Brings all lines to the disk and says how long the files are; for a checkpoint.
+    /// Brings everything to the disk and says how long the files are; for a checkpoint.
     ///
     /// # Errors
     /// If the file system says no.
@@ -115,6 +152,7 @@ impl MetricsLog {
         Ok(LogPosition {
             metrics_bytes: self.metrics.sync()?,
             timing_bytes: self.timing.sync()?,
+            event_bytes: self.events.sync()?,
         })
     }
 }
@@ -211,6 +249,11 @@ mod tests {
 
     use super::*;
 
+    fn events(folder: &Path) -> PathBuf {
+        let folder = folder.join(crate::engine::events::FOLDER);
+        folder.join(crate::engine::events::FILE)
+    }
+
     fn values(pairs: &[(&str, f64)]) -> BTreeMap<String, f64> {
         let pairs = pairs.iter().map(|(key, value)| ((*key).into(), *value));
         pairs.collect()
@@ -243,6 +286,8 @@ mod tests {
         let position = log.sync().unwrap();
         let lengths = [position.metrics_bytes, position.timing_bytes];
         assert_eq!(lengths, [metrics.len() as u64, timing.len() as u64]);
+        let events = events(folder.path());
+        assert_eq!(position.event_bytes, events.metadata().unwrap().len());
     }
 
     #[test]
@@ -265,6 +310,57 @@ mod tests {
         write(&mut log, 2);
         write(&mut log, 3);
         assert_eq!(fs::read(&path).unwrap(), straight);
+    }
+
+    #[test]
+    fn every_step_is_once_in_the_event_file_of_a_resumed_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |log: &mut MetricsLog, iter: u64| {
+            let first = [("train/loss", iter as f64), ("time/step", 0.5)];
+            log.record(iter, 0, &values(&first)).unwrap();
+        };
+        let steps = || {
+            let bytes = fs::read(events(folder.path())).unwrap();
+            crate::engine::events::tests::steps(&bytes)
+        };
+        let mut log = MetricsLog::create(folder.path()).unwrap();
+        (1..=3).for_each(|iter| write(&mut log, iter));
+        let position = log.sync().unwrap();
+        (4..=5).for_each(|iter| write(&mut log, iter));
+        drop(log);
+        // The process died within a record.
+        let written = fs::read(events(folder.path())).unwrap();
+        fs::write(events(folder.path()), &written[..written.len() - 7]).unwrap();
+        let mut log = MetricsLog::resume(folder.path(), position).unwrap();
+        (4..=6).for_each(|iter| write(&mut log, iter));
+        assert_eq!(steps(), [1, 2, 3, 4, 5, 6]);
+
+        // A checkpoint from before there were event files, or one whose file somebody removed.
+        for event_bytes in [0, position.event_bytes] {
+            fs::remove_dir_all(folder.path().join(crate::engine::events::FOLDER)).unwrap();
+            let position = LogPosition {
+                event_bytes,
+                ..position
+            };
+            let mut log = MetricsLog::resume(folder.path(), position).unwrap();
+            write(&mut log, 4);
+            // Metrics, then times: no tag has a step twice.
+            assert_eq!(steps(), [1, 2, 3, 1, 2, 3, 4]);
+        }
+    }
+
+    #[test]
+    fn positions_of_old_checkpoints_are_read_and_written_as_they_were() {
+        let old = r#"{"metrics_bytes":120,"timing_bytes":7}"#;
+        let position: LogPosition = serde_json::from_str(old).unwrap();
+        assert_eq!(position.event_bytes, 0);
+        assert_eq!(serde_json::to_string(&position).unwrap(), old);
+        let new = LogPosition {
+            event_bytes: 9,
+            ..position
+        };
+        let json = serde_json::to_string(&new).unwrap();
+        assert_eq!(serde_json::from_str::<LogPosition>(&json).unwrap(), new);
     }
 
     #[test]

@@ -5,18 +5,25 @@
 //! environment.json              program, machine, plugin
 //! environment.resume_<iter>.json  the same, where the run was continued
 //! metrics.jsonl  timing.jsonl   see `metrics_log`
+//! tensorboard/                  the same for TensorBoard, see `events`
 //! checkpoints/                  see `checkpoint`
 //! run.lock                      held while a process works here
 //! ```
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use super::environment::Environment;
 use crate::state::write_atomically;
 
 const CONFIG_FILE: &str = "config.resolved.toml";
+pub(crate) const ENVIRONMENT_FILE: &str = "environment.json";
 const LOCK_FILE: &str = "run.lock";
+/// A lock that is held is tried again so often, after such a pause.
+const LOCK_TRIES: u32 = 4;
+const LOCK_PAUSE: Duration = Duration::from_millis(25);
 
 /// The directory of one run, locked against other processes while this value lives.
 #[derive(Debug)]
@@ -90,7 +97,7 @@ impl RunDir {
             }
         }
         let run = Self::lock(path)?;
-        run.write_environment("environment.json", environment)?;
+        run.write_environment(ENVIRONMENT_FILE, environment)?;
         // Last, because its presence says that there is a run.
         let config = path.join(CONFIG_FILE);
         at(&config, write_atomically(&config, resolved_toml.as_bytes()))?;
@@ -118,6 +125,16 @@ impl RunDir {
         } else {
             Err(RunDirError::NotARun { path: path.into() })
         }
+    }
+
+    /// Whether a process works in `path`; nothing is written. The lock is shared for a moment, which a
+    /// process that starts there waits for.
+    #[must_use]
+    pub fn is_locked(path: &Path) -> bool {
+        let Ok(lock) = File::open(path.join(LOCK_FILE)) else {
+            return false;
+        };
+        matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
     /// The directory.
@@ -153,7 +170,16 @@ impl RunDir {
     fn lock(path: &Path) -> Result<Self, RunDirError> {
         let file = path.join(LOCK_FILE);
         let lock = at(&file, File::create(&file))?;
-        match lock.try_lock() {
+        let mut locked = lock.try_lock();
+        for _ in 0..LOCK_TRIES {
+            // Somebody may just be looking whether it is held.
+            if !matches!(locked, Err(TryLockError::WouldBlock)) {
+                break;
+            }
+            thread::sleep(LOCK_PAUSE);
+            locked = lock.try_lock();
+        }
+        match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(RunDirError::Locked { path: path.into() });
@@ -199,7 +225,9 @@ mod tests {
         let error = RunDir::resume(&path).unwrap_err();
         assert!(matches!(error, RunDirError::Locked { .. }), "{error}");
         RunDir::require(&path).unwrap();
+        assert!(RunDir::is_locked(&path));
         drop(run);
+        assert!(!RunDir::is_locked(&path) && !RunDir::is_locked(folder.path()));
         let error = RunDir::create(&path, "seed = 4\n", &environment).unwrap_err();
         assert!(matches!(error, RunDirError::NotEmpty { .. }), "{error}");
         let run = RunDir::resume(&path).unwrap();

@@ -15,7 +15,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -299,7 +299,7 @@ impl fmt::Display for Summary {
 }
 
 /// The architecture in a few words.
-fn architecture(model: &ModelConfig, config: &Config) -> String {
+pub(crate) fn architecture(model: &ModelConfig, config: &Config) -> String {
     let head = match config.task {
         Task::Detection => &model.detector,
         Task::Segmentation => &model.segmenter,
@@ -326,12 +326,43 @@ pub(super) fn images(transform: &TransformConfig) -> String {
     }
 }
 
+/// Whether `run_dir` is that of a job of stages, which has no checkpoints of its own.
+#[must_use]
+pub fn is_job(run_dir: &Path) -> bool {
+    run_dir.join(run::STAGES_FILE).is_file()
+}
+
+/// Whether the job of stages in `run_dir` has come to its end.
+#[must_use]
+pub fn is_done(run_dir: &Path) -> bool {
+    run_dir.join(run::STUDENT_FILE).is_file()
+}
+
+/// The folders of all stages of the job in `run_dir`, in order, there or not.
+///
+/// # Errors
+/// If the file that lists them cannot be read.
+pub fn folders(run_dir: &Path) -> Result<Vec<PathBuf>, EngineError> {
+    #[derive(serde::Deserialize)]
+    struct Listed {
+        name: String,
+    }
+    let path = run_dir.join(run::STAGES_FILE);
+    let text = std::fs::read_to_string(&path).map_err(|error| failed(&path, &error))?;
+    let listed: Vec<Listed> =
+        serde_json::from_str(&text).map_err(|error| failed(&path, &error.into()))?;
+    let listed = listed.iter().enumerate();
+    Ok(listed
+        .map(|(index, stage)| run::stage_folder(run_dir, index, &stage.name))
+        .collect())
+}
+
 /// Checks that `run_dir` is a run, and not a job of stages, which has no checkpoints of its own.
 ///
 /// # Errors
 /// If it is one; the error names the folders of its stages.
 pub fn refuse_job(run_dir: &Path) -> Result<(), EngineError> {
-    if !run_dir.join(run::STAGES_FILE).is_file() {
+    if !is_job(run_dir) {
         return Ok(());
     }
     let stages = std::fs::read_dir(run_dir.join(run::STAGES_FOLDER));

@@ -24,6 +24,16 @@ pub struct Row {
     pub step: StepTimes,
     /// Highest resident memory while training, bytes.
     pub peak_bytes: u64,
+    /// Learned numbers of the methods, which are not deployed.
+    #[serde(default)]
+    pub method_parameters: usize,
+    /// Seconds of the run, and joules of the processor packages meanwhile where the system tells; none
+    /// of a run that was interrupted.
+    #[serde(default)]
+    pub seconds: Option<f64>,
+    /// See `seconds`.
+    #[serde(default)]
+    pub joules: Option<f64>,
     /// Taken from an earlier run with equal settings.
     pub reused: bool,
 }

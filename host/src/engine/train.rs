@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use crate::config::{Config, GatePolicy, PretrainSource, TrainConfig};
 use crate::data::{Batch, Dataset, Epoch, Loader, LoaderOptions, Split, open};
 use crate::device::ComputeDevice;
-use crate::eval::Metrics;
+use crate::eval::{ByImage, Metrics};
 use crate::model::{self, Model};
 use crate::state::hex;
 
@@ -22,8 +22,10 @@ use super::EngineError;
 use super::assemble::{learner, plugin_facts, plugin_hashes, restore};
 use super::checkpoint::{CheckpointStore, KEEP_LAST, Progress, Snapshot};
 use super::ema::Ema;
+use super::energy::EnergyMeter;
 use super::environment::Environment;
 use super::export;
+use super::fingerprint::{self, Fingerprint, Steps};
 use super::interrupt::Interrupt;
 use super::job::Chosen;
 use super::memory::{self, MemoryUsage};
@@ -96,6 +98,12 @@ pub struct Outcome {
     pub step: StepTimes,
     /// Highest resident memory, bytes.
     pub peak_bytes: u64,
+    /// Learned numbers of the methods.
+    pub method_parameters: usize,
+    /// Seconds from the start of the run to its result; none where it was interrupted.
+    pub seconds: Option<f64>,
+    /// Joules of the processor packages meanwhile, where the system tells.
+    pub joules: Option<f64>,
     /// The exported model.
     pub student: PathBuf,
 }
@@ -154,6 +162,14 @@ pub fn train(run: Run<'_>) -> Result<Outcome, EngineError> {
     session.finish()
 }
 
+/// The newest evaluation.
+struct LastEvaluation {
+    iter: u64,
+    metrics: Metrics,
+    oracles: Oracles,
+    by_image: ByImage,
+}
+
 struct Session<'a> {
     run: Run<'a>,
     /// Held so that no other process writes here.
@@ -164,18 +180,23 @@ struct Session<'a> {
     learner: Learner,
     steps_per_epoch: u64,
     total_steps: u64,
+    /// Of this process; none where another began the run.
+    started: Option<(Instant, Option<EnergyMeter>)>,
     at: Progress,
     /// Within a phase of a method alone.
     pretrain_optimizer: Option<PretrainOptimizer>,
     times: Vec<StepTimes>,
     zero_terms: BTreeMap<String, u64>,
-    last_evaluation: Option<(u64, Metrics, Oracles)>,
+    last_evaluation: Option<LastEvaluation>,
+    /// Hash of the batches of the last step.
+    last_batch: Option<String>,
 }
 
 impl<'a> Session<'a> {
     fn start(mut run: Run<'a>) -> Result<Self, EngineError> {
         // Where the kernel refuses, the peak of the whole process stands in.
         let _ = memory::reset_peak();
+        let started = (Instant::now(), EnergyMeter::start());
         let config = run.config;
         let num_classes = run.datasets.train.classes().len();
         let built = model::build(&config.student, config.task, num_classes)?;
@@ -199,12 +220,26 @@ impl<'a> Session<'a> {
             teachers,
             [total_steps, steps_per_epoch],
         )?;
+        let steps = Steps {
+            total: total_steps,
+            per_epoch: steps_per_epoch,
+            accumulate: config.train.accumulate,
+        };
+        let facts = fingerprint::at_start(
+            &learner.weights.to_state(),
+            &loader,
+            steps,
+            run.datasets,
+            &learner.teachers,
+            &environment,
+        )?;
         // Whatever can be refused is refused by now, and leaves no folder behind.
         let folder = if run.resume {
             RunDir::resume(run.folder)?
         } else {
             RunDir::create(run.folder, &config.to_toml(), &environment)?
         };
+        Fingerprint::note_start(run.folder, facts)?;
         let store = CheckpointStore::open(run.folder, KEEP_LAST)?;
 
         let plugins = plugin_hashes(run.chosen);
@@ -223,6 +258,7 @@ impl<'a> Session<'a> {
         };
         let snapshot = if run.resume { store.latest()? } else { None };
         let mut pretrain_optimizer = None;
+        let started = snapshot.is_none().then_some(started);
         let log = match snapshot {
             Some((path, snapshot)) => {
                 let what = match snapshot.progress.config_hash == hash {
@@ -253,11 +289,13 @@ impl<'a> Session<'a> {
             learner,
             steps_per_epoch,
             total_steps,
+            started,
             at,
             pretrain_optimizer: None,
             times: Vec::new(),
             zero_terms: BTreeMap::new(),
             last_evaluation: None,
+            last_batch: None,
         };
         session.begin_pretrain(pretrain_optimizer)?;
         if session.at.iter == 0 {
@@ -352,6 +390,9 @@ impl<'a> Session<'a> {
             let clock = Instant::now();
             let micro = take(&mut batches, accumulate)?;
             let data_time = clock.elapsed();
+            if self.at.iter + 1 == self.total_steps {
+                self.last_batch = Some(fingerprint::hash_batches(&micro));
+            }
             let clock = Instant::now();
             let mut report = match self.learner.step(micro, self.position()) {
                 Ok(report) => report,
@@ -431,12 +472,12 @@ impl<'a> Session<'a> {
     }
 
     fn finish(mut self) -> Result<Outcome, EngineError> {
-        let evaluated = matches!(&self.last_evaluation, Some((iter, ..)) if *iter == self.at.iter);
-        if !evaluated {
+        let newest = self.last_evaluation.as_ref();
+        if newest.is_none_or(|last| last.iter != self.at.iter) {
             let line = self.evaluate()?;
             info!("{line}");
         }
-        let (_, metrics, oracles) = self.last_evaluation.take().expect("evaluated just now");
+        let last = self.last_evaluation.take().expect("evaluated just now");
         for skipped in self.loader.skipped() {
             warn!("{}: left out: {}", self.run.label, skipped.reason);
         }
@@ -444,17 +485,21 @@ impl<'a> Session<'a> {
         self.checkpoint()?;
         let student = self.run.folder.join("student.safetensors");
         let classes = self.run.datasets.train.classes();
-        export::save(
-            &student,
-            self.exported().to_state(),
-            self.run.config,
-            classes,
-        )?;
+        let exported = self.exported().to_state();
+        self.write_predictions(&last.by_image)?;
+        self.note_end(&last.metrics, &exported)?;
+        export::save(&student, exported, self.run.config, classes)?;
         Ok(Outcome {
-            metrics,
-            oracles,
+            metrics: last.metrics,
+            oracles: last.oracles,
             step: StepTimes::median(&self.times),
             peak_bytes: MemoryUsage::now().map_or(0, |m| m.peak_bytes),
+            method_parameters: self.learner.methods.num_parameters(),
+            seconds: self
+                .started
+                .as_ref()
+                .map(|(clock, _)| clock.elapsed().as_secs_f64()),
+            joules: self.started.and_then(|(_, meter)| meter?.joules()),
             student,
         })
     }

@@ -35,11 +35,12 @@ impl Accuracy {
         }
     }
 
-    /// Counts an image of the class `label` for which the model gave `logits`, one a class.
+    /// Counts an image of the class `label` for which the model gave `logits`, one a class; says how many
+    /// classes come before its own.
     ///
     /// # Panics
     /// If there is not one logit a class, or `label` is none.
-    pub fn add(&mut self, logits: &[f32], label: usize) {
+    pub fn add(&mut self, logits: &[f32], label: usize) -> usize {
         assert_eq!(logits.len(), self.counts.len(), "one logit a class");
         let own = logits[label];
         let before = |(class, logit): (usize, &f32)| {
@@ -55,6 +56,7 @@ impl Accuracy {
         *images += 1;
         *right += u64::from(rank == 0);
         *within += u64::from(rank < TOP);
+        rank
     }
 
     /// The numbers. `classes` are the names of the classes, `image_list_hash` is of the images that

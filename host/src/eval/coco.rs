@@ -13,13 +13,16 @@ use std::collections::BTreeMap;
 
 use hotcoco::params::IouType;
 use hotcoco::{COCO, COCOeval};
+use serde::{Deserialize, Serialize};
 
 use crate::data::Dataset;
 
+mod matches;
 mod metrics;
 #[cfg(test)]
 mod tests;
 
+pub use matches::matches;
 pub use metrics::{ClassAp, CocoMetrics, percent};
 
 /// What predictions are compared with. Ids need not be contiguous or sorted, only distinct.
@@ -68,13 +71,15 @@ pub struct GtObject {
 }
 
 /// One detection.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Prediction {
     /// The image it is on.
     pub image_id: i64,
     /// Its class.
     pub category_id: i64,
     /// `[x, y, width, height]` in pixels of the original image.
+    #[serde(rename = "bbox")]
     pub bbox_xywh: [f64; 4],
     /// Higher is surer. On equal scores within an image, the earlier in the list counts first.
     pub score: f64,

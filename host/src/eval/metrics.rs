@@ -64,6 +64,46 @@ impl Metrics {
         }
     }
 
+    /// Evaluator, version and settings that the numbers depend on.
+    #[must_use]
+    pub fn protocol(&self) -> &str {
+        match self {
+            Metrics::Detection(m) => &m.protocol,
+            Metrics::Segmentation(m) => &m.protocol,
+            Metrics::Classification(m) => &m.protocol,
+        }
+    }
+
+    /// Hash of the images that were evaluated.
+    #[must_use]
+    pub fn image_list_hash(&self) -> &str {
+        match self {
+            Metrics::Detection(m) => &m.image_list_hash,
+            Metrics::Segmentation(m) => &m.image_list_hash,
+            Metrics::Classification(m) => &m.image_list_hash,
+        }
+    }
+
+    /// The main number of each class, a fraction, in the order of classes; none where it is undefined.
+    #[must_use]
+    pub fn by_class(&self) -> Vec<(&str, Option<f64>)> {
+        match self {
+            Metrics::Detection(m) => {
+                let defined = |ap: f64| (ap >= 0.0).then_some(ap);
+                let classes = m.per_class.iter();
+                classes.map(|c| (c.name.as_str(), defined(c.ap))).collect()
+            }
+            Metrics::Segmentation(m) => {
+                let classes = m.per_class.iter();
+                classes.map(|c| (c.name.as_str(), c.iou)).collect()
+            }
+            Metrics::Classification(m) => {
+                let classes = m.per_class.iter();
+                classes.map(|c| (c.name.as_str(), c.acc)).collect()
+            }
+        }
+    }
+
     /// The first two columns, for a line of a log: `AP 40.1 AP50 61.0`.
     #[must_use]
     pub fn line(&self) -> String {

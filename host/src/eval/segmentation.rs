@@ -64,6 +64,27 @@ impl ConfusionMatrix {
         }
     }
 
+    /// Adds the pixels of `other`.
+    ///
+    /// # Panics
+    /// If it has other classes.
+    pub fn merge(&mut self, other: &ConfusionMatrix) {
+        assert_eq!(self.num_classes, other.num_classes, "the same classes");
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+    }
+
+    /// `[true label, predicted label, pixels]`, where there are any.
+    #[must_use]
+    pub fn cells(&self) -> Vec<[u64; 3]> {
+        let classes = self.num_classes;
+        let cell = |(at, &pixels): (usize, &u64)| {
+            (pixels > 0).then(|| [(at / classes) as u64, (at % classes) as u64, pixels])
+        };
+        self.counts.iter().enumerate().filter_map(cell).collect()
+    }
+
     /// The numbers. `classes` are the names of the classes, `image_list_hash` is of the images that
     /// were added.
     ///

@@ -33,6 +33,7 @@ fn snapshot(iter: u64) -> Snapshot {
             log: LogPosition {
                 metrics_bytes: 100 + iter,
                 timing_bytes: 200,
+                event_bytes: 300,
             },
         },
         student: state(&[iter as f32, -0.0, 1e-30]),

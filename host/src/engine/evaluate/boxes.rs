@@ -6,9 +6,9 @@ use super::{Evaluation, EvaluationSet, images_of};
 use crate::data::{Batch, ViewSpec};
 use crate::detection::HeadOutput;
 use crate::engine::EngineError;
-use crate::eval::Metrics;
 use crate::eval::coco::{self, GroundTruth};
 use crate::eval::detector::to_predictions;
+use crate::eval::{ByImage, Metrics};
 use crate::model::Detector;
 
 /// Scores what `head` gives for each batch of normalised images `[N, 3, H, W]` on `device`, made with
@@ -37,6 +37,6 @@ pub(super) fn score(
     let metrics = coco::evaluate(&truth, &predictions)?;
     Ok(Evaluation {
         metrics: Metrics::Detection(metrics),
-        predictions,
+        by_image: ByImage::Detection(predictions),
     })
 }

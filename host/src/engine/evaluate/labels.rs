@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use super::{Evaluation, EvaluationSet, FULL_PASS, images_of};
 use crate::engine::EngineError;
 use crate::eval::segmentation::ConfusionMatrix;
-use crate::eval::{Metrics, image_list_hash};
+use crate::eval::{ByImage, ImageConfusion, Metrics, image_list_hash};
 use crate::model::Model;
 use crate::segmentation::{View, label_map};
 
@@ -18,7 +18,7 @@ pub(super) fn score(
     let device = weights[0].device();
     let classes = set.dataset.classes();
     let mut confusion = ConfusionMatrix::new(classes.len());
-    let mut images = Vec::new();
+    let (mut images, mut by_image) = (Vec::new(), Vec::new());
     for batch in set.loader(model.size_divisor())?.epoch(0, 0) {
         let batch = batch?;
         let [_, _, height, width] = batch.shape;
@@ -37,13 +37,19 @@ pub(super) fn score(
                 flipped: meta.flipped,
             };
             images.push((meta.image_id, truth.size));
-            confusion.add(&label_map(logits, index, &view), truth);
+            let mut of_image = ConfusionMatrix::new(classes.len());
+            of_image.add(&label_map(logits, index, &view), truth);
+            confusion.merge(&of_image);
+            by_image.push(ImageConfusion {
+                image_id: meta.image_id,
+                pixels: of_image.cells(),
+            });
         }
     }
     Ok(Evaluation {
         metrics: Metrics::Segmentation(
             confusion.metrics(classes, image_list_hash(images.into_iter())),
         ),
-        predictions: Vec::new(),
+        by_image: ByImage::Segmentation(by_image),
     })
 }

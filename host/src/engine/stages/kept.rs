@@ -3,7 +3,7 @@
 //! ```text
 //! <cache_dir>/stage-<key>/
 //!   key.json              what the key was made of, for people
-//!   result.json  student.safetensors    as the run wrote them
+//!   result.json  student.safetensors  predictions.json  fingerprint.json    as the run wrote them
 //! ```
 
 use std::fs;
@@ -17,16 +17,23 @@ use crate::config::{Config, ModelConfig, TeacherConfig};
 use crate::data::fingerprint;
 use crate::engine::EngineError;
 use crate::engine::arm::{self, Arm};
+use crate::engine::fingerprint::FINGERPRINT_FILE;
 use crate::engine::job::Chosen;
 use crate::engine::teacher::Teachers;
 use crate::engine::train::{Datasets, config_hash};
+use crate::eval::PREDICTIONS_FILE;
 use crate::state::{StateDict, hex, publish_folder, write_atomically};
 
 use super::failed;
 
 const KEY_FILE: &str = "key.json";
 /// What another job needs of the run, the file that marks it as done last.
-const FILES: [&str; 2] = ["student.safetensors", "result.json"];
+const FILES: [&str; 4] = [
+    "student.safetensors",
+    PREDICTIONS_FILE,
+    FINGERPRINT_FILE,
+    "result.json",
+];
 
 /// The place in the cache of the stage that a configuration describes.
 #[derive(Clone, Debug)]
@@ -66,6 +73,7 @@ impl Kept {
         let teachers = teachers.map(|(name, teacher)| json!([name, teacher.hash()]));
         let made_of = json!({
             "kdhost": env!("CARGO_PKG_VERSION"),
+            "files": FILES,
             "device": config.compute_device().kind(),
             "config": config_hash(&nameless),
             "training_set": fingerprint(datasets.train.as_ref()),
@@ -107,7 +115,7 @@ impl Kept {
     }
 }
 
-/// The two files, whole or not at all, the mark that a run is done last.
+/// The files, whole or not at all, the mark that a run is done last.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for name in FILES {

@@ -29,7 +29,7 @@ pub(super) const STAGES_FILE: &str = "stages.json";
 /// Holds the folders of the stages.
 pub(super) const STAGES_FOLDER: &str = "stages";
 /// The last stage's result in the job's folder.
-const STUDENT_FILE: &str = "student.safetensors";
+pub(super) const STUDENT_FILE: &str = "student.safetensors";
 
 /// What a job of several runs is given.
 pub(in crate::engine) struct Job<'a> {
@@ -56,7 +56,7 @@ pub(in crate::engine) struct Job<'a> {
 }
 
 /// Where the run of a stage lies.
-fn stage_folder(job: &Path, index: usize, name: &str) -> PathBuf {
+pub(super) fn stage_folder(job: &Path, index: usize, name: &str) -> PathBuf {
     job.join(STAGES_FOLDER)
         .join(format!("{}-{name}", index + 1))
 }
@@ -158,12 +158,9 @@ fn carry_out(
         error => error,
     })?;
     let row = arm::row(&label, &outcome);
-    arm::write_result(&folder, &row, &outcome.student)?;
+    let done = arm::write_result(&folder, row, &outcome.student)?;
     kept.store(&folder)?;
-    Ok(Arm {
-        row,
-        student: outcome.student,
-    })
+    Ok(done)
 }
 
 /// The teachers of a stage, all of which have files.

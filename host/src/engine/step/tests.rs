@@ -11,6 +11,7 @@ use crate::engine::assemble::{learner, restore};
 use crate::engine::checkpoint::{Progress, Snapshot};
 use crate::engine::evaluate::{EvaluationSet, evaluate};
 use crate::engine::metrics_log::LogPosition;
+use crate::eval::ByImage;
 use crate::kernels::with_operations;
 use crate::model;
 use crate::state::StateDict;
@@ -310,9 +311,10 @@ fn judge_and_evaluate(mut config: Config, losses: usize) {
                 data: &config.data,
                 eval: &config.eval,
             };
-            let found = evaluate(detector, weights.tensors(), set)
-                .unwrap()
-                .predictions;
+            let found = evaluate(detector, weights.tensors(), set).unwrap();
+            let ByImage::Detection(found) = found.by_image else {
+                panic!("a detector gives detections")
+            };
             (maps, head, sum.losses, found)
         })
     });

@@ -9,12 +9,15 @@ use crate::engine::EngineError;
 use crate::engine::checkpoint::Best;
 use crate::engine::ema::Ema;
 use crate::engine::evaluate::{EvaluationSet, evaluate, evaluate_oracle};
+use crate::engine::fingerprint::{self, Fingerprint, Steps};
 use crate::engine::memory::MemoryUsage;
 use crate::engine::step::StepReport;
 use crate::engine::weights::ModelWeights;
+use crate::eval::{ByImage, Metrics, PREDICTIONS_FILE};
 use crate::plugin::CallInfo;
+use crate::state::{StateDict, write_atomically};
 
-use super::{Oracles, Session};
+use super::{LastEvaluation, Oracles, Session};
 
 /// A term that is exactly zero for so many steps in a row is reported.
 const ZERO_TERM_STEPS: u64 = 50;
@@ -88,7 +91,8 @@ impl Session<'_> {
             eval: &config.eval,
         };
         let model = self.learner.model.as_ref();
-        let metrics = evaluate(model, self.exported().tensors(), set)?.metrics;
+        let evaluation = evaluate(model, self.exported().tensors(), set)?;
+        let metrics = evaluation.metrics;
         let oracles = self.oracles(set)?;
         let mut values: BTreeMap<String, f64> = metrics
             .named()
@@ -126,8 +130,44 @@ impl Session<'_> {
             metrics.line(),
             clock.elapsed().as_secs_f64()
         );
-        self.last_evaluation = Some((self.at.iter, metrics, oracles));
+        self.last_evaluation = Some(LastEvaluation {
+            iter: self.at.iter,
+            metrics,
+            oracles,
+            by_image: evaluation.by_image,
+        });
         Ok(line)
+    }
+
+    /// Writes what the final evaluation is made of.
+    pub(super) fn write_predictions(&self, by_image: &ByImage) -> Result<(), EngineError> {
+        let path = self.run.folder.join(PREDICTIONS_FILE);
+        let json = by_image.to_json(&self.run.datasets.val.category_ids());
+        write_atomically(&path, json.as_bytes()).map_err(|error| EngineError::Result {
+            path,
+            reason: error.to_string(),
+        })
+    }
+
+    /// Completes the run's fingerprint.
+    pub(super) fn note_end(
+        &self,
+        metrics: &Metrics,
+        student: &StateDict,
+    ) -> Result<(), EngineError> {
+        let accumulate = self.run.config.train.accumulate;
+        let steps = Steps {
+            total: self.total_steps,
+            per_epoch: self.steps_per_epoch,
+            accumulate,
+        };
+        let last_batch = match &self.last_batch {
+            Some(hash) => hash.clone(),
+            // The last step was taken before this process began.
+            None => fingerprint::last_batch(&self.loader, steps)?,
+        };
+        let facts = fingerprint::at_end(&self.loader, accumulate, last_batch, metrics, student)?;
+        Fingerprint::note_end(self.run.folder, facts)
     }
 
     /// The head on the maps of each method that makes some, if asked for.
