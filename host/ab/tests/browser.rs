@@ -3,6 +3,10 @@
 //!
 //! `KD_UPDATE_STRUCTURE=1` writes `structure.json` anew; `KDHOST_REPORT_PICTURES=FOLDER` keeps the pages
 //! and pictures of them.
+#![expect(
+    clippy::unwrap_used,
+    reason = "functions shared by tests fail as tests do"
+)]
 
 #[path = "browser/chromium.rs"]
 mod chromium;

@@ -17,6 +17,7 @@ use tungstenite::{Message, WebSocket};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The browser to test with; none where there is none, which is an error where `CI` is set.
+#[expect(clippy::print_stderr, reason = "a test says where it cannot test")]
 pub(crate) fn find() -> Option<PathBuf> {
     if let Some(named) = env::var_os("KDHOST_CHROMIUM") {
         let named = PathBuf::from(named);
