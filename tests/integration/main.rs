@@ -19,6 +19,7 @@ mod plugin_loading;
 mod pretrain;
 mod programs;
 mod refusals;
+mod runs;
 mod segmentation;
 mod stages;
 mod teachers;

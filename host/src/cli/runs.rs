@@ -1,13 +1,14 @@
 //! `kdhost runs`: what was trained, what it was trained with, and how two runs differ.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::clock::Utc;
 use super::print;
+use crate::engine::EngineError;
 use crate::exit_code;
 use crate::runs::compare::compare;
 use crate::runs::read::Run;
@@ -105,7 +106,7 @@ pub fn run(command: &RunsCommand) -> anyhow::Result<i32> {
             })?;
         }
         RunsCommand::Diff(args) => {
-            let (a, b) = (Run::read(&args.a)?, Run::read(&args.b)?);
+            let (a, b) = (with_settings(&args.a)?, with_settings(&args.b)?);
             let comparison = compare(&a, &b);
             print(&match args.json {
                 true => {
@@ -122,6 +123,21 @@ pub fn run(command: &RunsCommand) -> anyhow::Result<i32> {
         }
     }
     Ok(exit_code::OK)
+}
+
+/// A run whose settings are known.
+fn with_settings(folder: &Path) -> Result<Run, EngineError> {
+    let run = Run::read(folder)?;
+    match run.config {
+        Some(_) => Ok(run),
+        None => Err(EngineError::Result {
+            path: folder.into(),
+            reason:
+                "holds the result of a stage that was taken from the cache, without its settings; \
+                     compare the job that it belongs to"
+                    .into(),
+        }),
+    }
 }
 
 /// What `list` says of a run, as JSON.
@@ -167,7 +183,7 @@ fn sized(bytes: u64) -> String {
 }
 
 /// The folder that is searched by default, or an explanation.
-fn readable(folder: &std::path::Path) -> anyhow::Result<()> {
+fn readable(folder: &Path) -> anyhow::Result<()> {
     match fs::read_dir(folder) {
         Ok(_) => Ok(()),
         Err(error) => Err(anyhow::Error::from(error).context(format!(

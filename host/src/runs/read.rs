@@ -51,19 +51,14 @@ impl Run {
     /// # Errors
     /// If there is none, or one of its files is broken; the error names it.
     pub fn read(folder: &Path) -> Result<Run, EngineError> {
-        RunDir::require(folder)?;
-        Run::read_there(folder)
-    }
-
-    /// Likewise in a folder that [`find`](super::find::find) found.
-    pub(crate) fn read_found(folder: &Path) -> Result<Run, EngineError> {
         match RunDir::require(folder) {
+            Ok(()) => Run::with_settings(folder),
             Err(_) if folder.join(arm::RESULT).is_file() => Run::from_cache(folder),
-            _ => Run::read(folder),
+            Err(error) => Err(error.into()),
         }
     }
 
-    fn read_there(folder: &Path) -> Result<Run, EngineError> {
+    fn with_settings(folder: &Path) -> Result<Run, EngineError> {
         let config = Config::of_run(folder)?;
         let environment = folder.join(ENVIRONMENT_FILE);
         let mut run = Run {

@@ -25,7 +25,7 @@ impl Entry {
     fn read(found: Found) -> Entry {
         let run = match &found.problem {
             Some(problem) => Err(problem.clone()),
-            None => Run::read_found(&found.folder).map_err(|error| explained(&error.into())),
+            None => Run::read(&found.folder).map_err(|error| explained(&error.into())),
         };
         Entry { found, run }
     }
