@@ -4,6 +4,7 @@
     reason = "functions shared by tests fail as tests do"
 )]
 
+mod ab;
 mod abi_layout;
 mod bench;
 mod classification;

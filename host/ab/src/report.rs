@@ -107,7 +107,8 @@ pub struct Arm {
     pub summary: BTreeMap<String, Summary>,
     /// [`Design::metric`] over training, at each evaluation.
     pub curve: Vec<CurvePoint>,
-    /// Of detection: precision at IoU 0.5 at recall 0, 0.01, … 1, the mean over classes and runs.
+    /// Of detection: precision (a fraction) at IoU 0.5 at recall 0, 0.01, … 1, the mean over classes and
+    /// runs.
     pub precision_recall: Option<Vec<f64>>,
     /// [`Design::metric`] by class, mean over the runs; in the order of [`Design::classes`].
     pub by_class: Vec<Option<f64>>,

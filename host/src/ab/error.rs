@@ -73,7 +73,7 @@ pub enum AbError {
     Config(#[from] ConfigError),
     /// Engine.
     #[error(transparent)]
-    Engine(#[from] EngineError),
+    Engine(Box<EngineError>),
     /// Data set.
     #[error(transparent)]
     Data(#[from] DatasetError),
@@ -83,6 +83,12 @@ pub enum AbError {
     /// Predictions of a run.
     #[error(transparent)]
     Predictions(#[from] PredictionsError),
+}
+
+impl From<EngineError> for AbError {
+    fn from(error: EngineError) -> Self {
+        AbError::Engine(Box::new(error))
+    }
 }
 
 impl AbError {

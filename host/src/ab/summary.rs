@@ -184,7 +184,8 @@ fn precision_recall(runs: &[CollectedRun]) -> Option<Vec<f64>> {
         let classes: Vec<[f64; RECALLS]> = classes.into_iter().flatten().collect();
         curves.extend(mean_curve(&classes));
     }
-    mean_curve(&curves).map(|mean| mean.to_vec())
+    let fraction = |points: f64| points / 100.0;
+    mean_curve(&curves).map(|mean| mean.map(fraction).to_vec())
 }
 
 fn mean_curve(curves: &[[f64; RECALLS]]) -> Option<[f64; RECALLS]> {

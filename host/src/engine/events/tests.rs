@@ -16,7 +16,7 @@ fn masked_crc(bytes: &[u8]) -> u32 {
         }
     }
     let crc = !crc;
-    ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8)
+    crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
 /// A field of a message: its number, and its bytes (of a number: as a u64).
@@ -131,7 +131,7 @@ fn values(pairs: &[(&str, f64)]) -> BTreeMap<String, f64> {
 #[test]
 fn the_reader_knows_the_published_checksum() {
     // RFC 3720, appendix B.4: 32 bytes of zeroes give 8A9136AA.
-    let mask = |crc: u32| ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8);
+    let mask = |crc: u32| crc.rotate_right(15).wrapping_add(0xa282_ead8);
     assert_eq!(masked_crc(&[0; 32]), mask(0x8a91_36aa));
 }
 
