@@ -24,7 +24,6 @@ mod known_gradient;
 pub mod maps;
 pub mod model;
 pub mod plugin;
-pub mod rng;
 pub mod runs;
 pub mod segmentation;
 pub mod state;
@@ -32,3 +31,5 @@ pub mod values;
 pub mod visualize;
 
 pub mod cli;
+
+pub use kdhost_rng as rng;

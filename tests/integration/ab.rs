@@ -6,7 +6,9 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use kdhost_tests::artifacts::workspace_root;
 use kdhost_tests::command::{Workbench, plugin, stderr, stdout, succeed};
+use kdhost_tests::fixtures::stress_plugin;
 use serde_json::Value;
 
 fn ab(bench: &Workbench, out: &str, arguments: &[&str]) -> Command {
@@ -160,9 +162,10 @@ fn an_arm_that_diverges_is_shown_and_the_others_go_on() {
         bench.path("ab.toml"),
         format!(
             "config = \"tiny.toml\"\nseeds = 2\nout = \"ab\"\n\
-             [[arms]]\nname = \"wild\"\nplugin = \"{}\"\nset = {{ weight = 1e38 }}\n\
+             [[arms]]\nname = \"wild\"\nplugin = \"{}\"\n\
+             set = {{ at = \"forward\", fault = \"not_finite\" }}\n\
              [[arms]]\nplugin = \"{}\"\n",
-            plugin("kd_hint"),
+            stress_plugin().display(),
             plugin("kd_null")
         ),
     )
@@ -179,8 +182,8 @@ fn an_arm_that_diverges_is_shown_and_the_others_go_on() {
     for run in report["arms"][1]["runs"].as_array().unwrap() {
         assert_eq!(run["state"], "failed");
         let reason = run["reason"].as_str().unwrap();
-        assert!(reason.starts_with("exit code"), "{reason}");
-        assert!(reason.len() > "exit code 1: ".len(), "{reason}");
+        assert!(reason.starts_with("exit code 4: "), "{reason}");
+        assert!(reason.contains("non-finite"), "{reason}");
     }
     assert_eq!(
         report["comparisons"][0]["left_out"]
@@ -285,4 +288,26 @@ fn whatever_is_killed_the_report_is_the_same() {
     let status = start().wait().unwrap();
     assert_eq!(status.code(), Some(0));
     assert!(without_times(&folder) == expected, "{}", folder.display());
+}
+
+#[test]
+fn the_comparison_that_is_shipped_is_one_and_a_dry_run_begins_nothing() {
+    let bench = Workbench::new();
+    let file = workspace_root().join("configs/ab/shapes_methods.toml");
+    let mut command = bench.command(&["ab", file.to_str().unwrap(), "--dry-run", "--sd", "1"]);
+    let output = succeed(&mut command);
+    let said = stdout(&output);
+    for expected in [
+        "20 runs",
+        "none, hint, ssim, lgd",
+        "from 1 points",
+        "2.29 points",
+    ] {
+        assert!(said.contains(expected), "{said}");
+    }
+    assert_eq!(
+        fs::read_dir(bench.path("")).unwrap().count(),
+        1,
+        "tiny.toml alone"
+    );
 }

@@ -14,8 +14,8 @@ use kdhost_ab::report::{Interval, Verdict};
 use kdhost_ab::resampled::{
     ClassMatches, DetectionMatches, IOU_THRESHOLDS, ImageHits, MatchedDetection, Resampled,
 };
-use kdhost_ab::rng::KeyedRng;
 use kdhost_ab::stats::{Rule, holm, paired_t, verdict};
+use kdhost_rng::KeyedRng;
 use rayon::prelude::*;
 
 const ALPHA: f64 = 0.05;

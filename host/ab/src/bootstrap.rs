@@ -9,8 +9,8 @@ use rayon::prelude::*;
 
 use crate::report::Bootstrap;
 use crate::resampled::Resampled;
-use crate::rng::KeyedRng;
 use crate::stats::{INTERVAL_LEVEL, mean_sd, percentile_interval};
+use kdhost_rng::KeyedRng;
 
 #[cfg(test)]
 mod tests;

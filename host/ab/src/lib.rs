@@ -12,6 +12,5 @@ pub mod json;
 pub mod markdown;
 pub mod report;
 pub mod resampled;
-pub mod rng;
 pub mod stats;
 mod words;

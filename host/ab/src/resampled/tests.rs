@@ -3,7 +3,7 @@ use serde::Deserialize;
 use super::*;
 use crate::bootstrap::Resamples;
 use crate::golden::read;
-use crate::rng::KeyedRng;
+use kdhost_rng::KeyedRng;
 
 const FILE: &str = "resampled.json";
 

@@ -3,7 +3,7 @@ use serde::Deserialize;
 use super::*;
 use crate::golden::{close, read};
 use crate::report::{Interval, Verdict};
-use crate::rng::KeyedRng;
+use kdhost_rng::KeyedRng;
 
 const FILE: &str = "stats.json";
 

@@ -26,6 +26,7 @@ fn cost(runs: &[CollectedRun], jobs: usize) -> Cost {
     let mut parts: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for row in rows() {
         for (name, seconds) in row.step.named() {
+            let name = name.replace('_', " ");
             parts.entry(name).or_default().push(1e3 * seconds);
         }
     }

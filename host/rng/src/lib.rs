@@ -1,5 +1,8 @@
 //! Counter-based random numbers: every draw is a function of a key, never of what was drawn before.
 //!
+//! SplitMix64 keyed by a purpose and by numbers: integer arithmetic alone, the same on every platform and in
+//! every version, which no crate of random numbers promises of its samplers.
+//!
 //! A stream is keyed by numbers such as `(seed, epoch, image id)`. Threads, ranks and resume
 //! therefore cannot change a draw.
 
