@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kdhost_ab::report::{RunState, SettingDifference};
+use kdhost_ab::report::RunState;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tracing::{info, warn};
@@ -82,6 +82,8 @@ struct Runner<'a> {
     plan: &'a Plan,
     /// Seed by seed, the control first.
     tasks: Vec<Task>,
+    /// What is fed into the control of each seed, once it has begun.
+    controls: Vec<Option<Facts>>,
     executable: PathBuf,
 }
 
@@ -106,6 +108,7 @@ impl<'a> Runner<'a> {
         }
         let executable = std::env::current_exe().map_err(|e| AbError::file("kdhost", e))?;
         Ok(Runner {
+            controls: vec![None; plan.spec.seeds.len()],
             plan,
             tasks,
             executable,
@@ -237,6 +240,9 @@ impl<'a> Runner<'a> {
             info!("`{}` is still going on", task.files.folder.display());
             return Ok(Process::Orphan);
         };
+        // What an earlier try said is not why this one ends.
+        log.set_len(0)
+            .map_err(|e| AbError::file(task.files.log(), e))?;
         self.write_config(task)?;
         let mut command = Command::new(&self.executable);
         command.args(["train", "--quiet", "--json"]);
@@ -274,46 +280,39 @@ impl<'a> Runner<'a> {
         crate::state::write_atomically(&path, toml.as_bytes()).map_err(|e| AbError::file(&path, e))
     }
 
-    /// Compares what is fed into each run with what is fed into the control of its seed, as soon as
+    /// Compares what is fed into each run with what is fed into the control of its seed, once, as soon as
     /// both have begun.
     fn compare(&mut self) -> Result<(), AbError> {
-        let mut control: Option<Facts> = None;
         let mut refused = Vec::new();
-        for task in &mut self.tasks {
+        for index in 0..self.tasks.len() {
+            let task = &self.tasks[index];
             let is_on = matches!(task.state, State::Running(_) | State::Done(_));
-            let is_control = task.arm == 0;
-            if is_control {
-                control = None;
-            }
-            if !is_on || (task.is_compared && !is_control) {
+            if task.is_compared || !is_on {
                 continue;
             }
             let Some(fingerprint) = Fingerprint::load(&task.files.of_student())? else {
                 continue;
             };
-            if is_control {
-                control = fingerprint.starts.first().cloned();
-                if task.is_compared {
-                    continue;
-                }
+            let (arm, seed) = (task.arm, task.seed);
+            if arm == 0 {
+                self.controls[seed] = fingerprint.starts.first().cloned();
             }
-            let Some(control) = &control else { continue };
-            let arm = &self.plan.spec.arms[task.arm].name;
-            let seed = self.plan.spec.seeds[task.seed];
-            let mut found = Vec::new();
-            for facts in &fingerprint.starts {
-                found.extend(equal::of_facts(arm, seed, control, facts));
-            }
-            let (_, not_allowed) = equal::split(found, &self.plan.spec.allow_diff);
-            refused.extend(not_allowed);
-            task.is_compared = true;
+            let Some(control) = &self.controls[seed] else {
+                continue;
+            };
+            let (name, seed) = (&self.plan.spec.arms[arm].name, self.plan.spec.seeds[seed]);
+            let starts = fingerprint.starts.iter();
+            let found = starts.flat_map(|facts| equal::of_facts(name, seed, control, facts));
+            refused.extend(equal::split(found.collect(), &self.plan.spec.allow_diff).1);
+            self.tasks[index].is_compared = true;
         }
-        if refused.is_empty() {
-            return Ok(());
+        refused.dedup();
+        match refused.is_empty() {
+            true => Ok(()),
+            false => Err(AbError::Unequal {
+                differences: refused,
+            }),
         }
-        Err(AbError::Unequal {
-            differences: distinct(refused),
-        })
     }
 
     fn standing(&self) -> Vec<Vec<Standing>> {
@@ -428,11 +427,6 @@ fn word(state: RunState) -> &'static str {
         RunState::Killed => "killed",
         _ => "failed",
     }
-}
-
-fn distinct(mut differences: Vec<SettingDifference>) -> Vec<SettingDifference> {
-    differences.dedup_by(|a, b| a == b);
-    differences
 }
 
 #[cfg(test)]

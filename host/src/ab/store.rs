@@ -17,7 +17,6 @@ use kdhost_ab::report::RunState;
 use serde::{Deserialize, Serialize};
 
 use super::AbError;
-use crate::engine::arm;
 use crate::state::write_atomically;
 
 /// The folder of a comparison, locked against other processes while this value lives.
@@ -130,14 +129,6 @@ impl RunFiles {
     #[must_use]
     pub fn is_begun(&self) -> bool {
         self.folder.join("config.resolved.toml").is_file()
-    }
-
-    /// Whether it has a result.
-    ///
-    /// # Errors
-    /// If its files are not those that were written.
-    pub fn is_done(&self) -> Result<bool, AbError> {
-        Ok(arm::done(&self.folder)?.is_some())
     }
 
     /// The log, open for more, and locked: the process that inherits it holds the lock as long as it

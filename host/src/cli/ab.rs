@@ -8,6 +8,7 @@ use clap::Args;
 use super::clock::Utc;
 use super::job::ShowArgs;
 use super::print;
+use super::source::SourceArgs;
 use crate::ab::plan::Plan;
 use crate::ab::spec::{ArmSpec, Spec, parse_seeds};
 use crate::ab::{self, AbError};
@@ -66,15 +67,9 @@ pub struct AbArgs {
     /// Folder of the comparison. Without it: one below `output_dir`, named for what is compared.
     #[arg(short, long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// What is learned.
-    #[arg(long, value_name = "TASK", value_parser = ["detection", "segmentation", "classification"])]
-    pub task: Option<String>,
-    /// Configuration of all arms; may be repeated, later files win. Its `distill` is set aside.
-    #[arg(short, long, value_name = "FILE")]
-    pub config: Vec<PathBuf>,
-    /// Sets one value for all arms.
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+    /// The configuration of all arms; its `distill` is set aside.
+    #[command(flatten)]
+    pub source: SourceArgs,
     /// Check and print what would be run; train nothing.
     #[arg(long)]
     pub dry_run: bool,
@@ -101,14 +96,15 @@ impl AbArgs {
             spec.sd = self.sd;
             spec.pilot.clone_from(&self.pilot);
         }
-        spec.config.extend(self.config.iter().cloned());
-        spec.set.extend(self.set.iter().cloned());
+        let source = &self.source;
+        spec.config.extend(source.config.iter().cloned());
+        spec.set.extend(source.set.iter().cloned());
         spec.allow_diff.extend(self.allow_diff.iter().cloned());
         spec.threshold = self.threshold.unwrap_or(spec.threshold);
         spec.alpha = self.alpha.unwrap_or(spec.alpha);
         spec.bootstrap = self.bootstrap.unwrap_or(spec.bootstrap);
         spec.jobs = self.jobs.unwrap_or(spec.jobs);
-        spec.task = self.task.clone().or(spec.task);
+        spec.task = source.task.clone().or(spec.task);
         spec.out = self.out.clone().or(spec.out);
         spec.checked()
     }

@@ -106,8 +106,10 @@ impl Session<'_> {
             .as_ref()
             .is_none_or(|best| metrics.main().1 > best.value)
         {
+            // Under the key of the log, which is not always the column's.
+            let key = metrics.named().swap_remove(0).0;
             self.at.best = Some(Best {
-                metric: format!("val/{}", metrics.main().0),
+                metric: format!("val/{key}"),
                 value: metrics.main().1,
                 iter: self.at.iter,
             });
