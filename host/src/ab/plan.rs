@@ -17,6 +17,7 @@ use super::spec::{ArmSpec, CONTROL, Spec};
 use crate::config::{Config, Flag, Sources};
 use crate::distill::DistillError;
 use crate::engine::EngineError;
+use crate::engine::fingerprint::Facts;
 use crate::plugin::SearchPath;
 use crate::state::hex;
 
@@ -321,6 +322,22 @@ fn sd_of_pilot(folder: &Path) -> Result<f64, AbError> {
 }
 
 impl Plan {
+    /// Where what was fed into a run differs from what was fed into the control of its seed: what may
+    /// be, and the rest.
+    #[must_use]
+    pub fn unequal(
+        &self,
+        arm: usize,
+        seed: u64,
+        control: &Facts,
+        facts: &Facts,
+    ) -> (Vec<SettingDifference>, Vec<SettingDifference>) {
+        let mut found = equal::of_facts(&self.spec.arms[arm].name, seed, control, facts);
+        // Settings that may differ are listed key by key.
+        found.retain(|found| found.key != "settings" || self.differences.is_empty());
+        equal::split(found, &self.spec.allow_diff)
+    }
+
     /// The plugin files of an arm, with the ids of their methods where a run says them.
     #[must_use]
     pub fn plugins(&self, arm: usize, methods: &BTreeMap<String, String>) -> Vec<Plugin> {

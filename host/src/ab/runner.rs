@@ -16,7 +16,6 @@ use tracing::{info, warn};
 
 use super::AbError;
 use super::board::{Board, Standing};
-use super::equal;
 use super::plan::Plan;
 use super::store::{Failure, RunFiles, Store};
 use crate::engine::arm;
@@ -300,10 +299,10 @@ impl<'a> Runner<'a> {
             let Some(control) = &self.controls[seed] else {
                 continue;
             };
-            let (name, seed) = (&self.plan.spec.arms[arm].name, self.plan.spec.seeds[seed]);
-            let starts = fingerprint.starts.iter();
-            let found = starts.flat_map(|facts| equal::of_facts(name, seed, control, facts));
-            refused.extend(equal::split(found.collect(), &self.plan.spec.allow_diff).1);
+            let seed = self.plan.spec.seeds[seed];
+            for facts in &fingerprint.starts {
+                refused.extend(self.plan.unequal(arm, seed, control, facts).1);
+            }
             self.tasks[index].is_compared = true;
         }
         refused.dedup();

@@ -13,7 +13,8 @@ use sha2::{Digest, Sha256};
 use super::EngineError;
 use super::environment::Environment;
 use super::teacher::Teachers;
-use super::train::Datasets;
+use super::train::{Datasets, config_hash};
+use crate::config::Config;
 use crate::data::{Batch, Loader, fingerprint};
 use crate::state::{StateDict, hex, write_atomically};
 
@@ -23,7 +24,7 @@ const SCHEMA: u32 = 1;
 
 /// Facts by key, each a hash, a number or a name.
 ///
-/// At the start: `student_init` (initial weights), `train_images`, `eval_images` (ids, sizes, annotations),
+/// At the start: `settings` (all but methods and stages), `student_init` (initial weights), `train_images`, `eval_images` (ids, sizes, annotations),
 /// `order` (ids of the images of every batch of the run), `first_batch`, `last_batch` (pixels and
 /// targets as they are fed in), `steps` (optimizer steps), `host` (this program's file), `plugin.LABEL`, `teacher.NAME`, `device`, `cpu`,
 /// `threads`. At the end `first_batch` is read once more, `last_batch` is the one that was trained on, and
@@ -115,6 +116,7 @@ impl Steps {
 
 /// The facts of a run at its start.
 pub(super) fn at_start(
+    config: &Config,
     initial: &StateDict,
     loader: &Loader,
     steps: Steps,
@@ -123,6 +125,7 @@ pub(super) fn at_start(
     environment: &Environment,
 ) -> Result<Facts, EngineError> {
     let mut facts: Facts = [
+        ("settings", settings(config)),
         ("student_init", initial.hash()),
         ("train_images", fingerprint(datasets.train.as_ref())),
         ("eval_images", fingerprint(datasets.val.as_ref())),
@@ -146,6 +149,16 @@ pub(super) fn at_start(
         facts.insert(format!("teacher.{name}"), teacher.hash().to_owned());
     }
     Ok(facts)
+}
+
+/// Hash of the settings that runs with different methods have in common.
+fn settings(config: &Config) -> String {
+    let base = Config::base();
+    config_hash(&Config {
+        distill: base.distill,
+        stage: base.stage,
+        ..config.clone()
+    })
 }
 
 /// What of the facts is read or known anew at the end.
@@ -258,4 +271,86 @@ fn host_hash() -> String {
     };
     HASH.get_or_init(|| read().unwrap_or_else(|| "unknown".into()))
         .clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Task;
+    use crate::data::{LoaderOptions, Split, open};
+
+    fn loader(seed: u64) -> Loader {
+        let mut config = Config::base();
+        config.data.shapes.num_train = 10;
+        config.data.batch_size = 2;
+        let options = LoaderOptions::training(&config.data, seed, 32);
+        let dataset = open(&config.data, Task::Detection, Split::Train).unwrap();
+        Loader::new(dataset, options).unwrap()
+    }
+
+    #[test]
+    fn batches_differ_in_every_part_of_what_is_fed_in() {
+        let batch = loader(3).batch(0, 0).unwrap().unwrap();
+        let base = hash_batches(std::slice::from_ref(&batch));
+        let again = loader(3).batch(0, 0).unwrap().unwrap();
+        assert_eq!(hash_batches(&[again]), base);
+        let changes: [fn(&mut Batch); 6] = [
+            |b| b.images[5] += 1e-6,
+            |b| b.targets[0].boxes_xyxy[0][2] += 1e-3,
+            |b| b.targets[0].labels[0] += 1,
+            |b| b.metas.swap(0, 1),
+            |b| b.metas[0].flipped ^= true,
+            |b| b.label_maps.push(1),
+        ];
+        for change in changes {
+            let mut changed = batch.clone();
+            change(&mut changed);
+            assert_ne!(hash_batches(&[changed]), base);
+        }
+    }
+
+    #[test]
+    fn the_order_is_that_of_the_steps_that_are_taken() {
+        let steps = |total, accumulate| Steps {
+            total,
+            per_epoch: 5 / accumulate as u64,
+            accumulate,
+        };
+        let of = |seed, total| order(&loader(seed), steps(total, 1));
+        assert_eq!(of(3, 7), of(3, 7));
+        assert_ne!(of(3, 7), of(3, 8), "one step more");
+        assert_ne!(of(3, 7), of(4, 7), "another seed");
+        // Two batches a step: two of the five of each epoch are whole steps.
+        assert_eq!(order(&loader(3), steps(2, 2)), of(3, 4));
+        assert_eq!(steps(7, 1).last(), (1, 1));
+        assert_eq!(steps(2, 2).last(), (0, 2));
+    }
+
+    #[test]
+    fn a_start_is_noted_once_and_another_one_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        assert_eq!(Fingerprint::load(folder).unwrap(), None);
+        let facts = |threads: &str| Facts::from([("threads".to_owned(), threads.to_owned())]);
+        Fingerprint::note_start(folder, facts("2")).unwrap();
+        Fingerprint::note_start(folder, facts("2")).unwrap();
+        assert_eq!(Fingerprint::load(folder).unwrap().unwrap().starts.len(), 1);
+        Fingerprint::note_start(folder, facts("1")).unwrap();
+        Fingerprint::note_end(folder, facts("1")).unwrap();
+        let fingerprint = Fingerprint::load(folder).unwrap().unwrap();
+        assert_eq!(fingerprint.starts, [facts("2"), facts("1")]);
+        assert_eq!(fingerprint.end, Some(facts("1")));
+        fs::write(folder.join(FINGERPRINT_FILE), "{}").unwrap();
+        assert!(Fingerprint::load(folder).is_err());
+    }
+
+    #[test]
+    fn settings_are_those_without_methods() {
+        let base = Config::base();
+        let mut other = base.clone();
+        other.distill.single.plugin = "libkd_x.so".into();
+        assert_eq!(settings(&other), settings(&base));
+        other.train.lr *= 2.0;
+        assert_ne!(settings(&other), settings(&base));
+    }
 }

@@ -226,6 +226,7 @@ impl<'a> Session<'a> {
             accumulate: config.train.accumulate,
         };
         let facts = fingerprint::at_start(
+            config,
             &learner.weights.to_state(),
             &loader,
             steps,

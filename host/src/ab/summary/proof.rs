@@ -6,7 +6,6 @@ use kdhost_ab::report::{Problem, RunState, SettingDifference};
 
 use crate::ab::AbError;
 use crate::ab::collect::{Collected, CollectedRun};
-use crate::ab::equal;
 use crate::ab::plan::Plan;
 use crate::engine::fingerprint::{Facts, Fingerprint};
 
@@ -19,20 +18,22 @@ pub(super) fn fed_in(
     plan: &Plan,
     collected: &Collected,
 ) -> Result<Vec<SettingDifference>, AbError> {
-    let mut found = Vec::new();
+    let (mut allowed, mut refused) = (Vec::new(), Vec::new());
     for (index, &seed) in plan.fixed.seeds.iter().enumerate() {
         let Some(control) = whole(&collected.runs[0][index]) else {
             continue;
         };
         // The control too: where it was continued under other facts.
-        for (arm, runs) in plan.arms.iter().zip(&collected.runs) {
+        for (arm, runs) in collected.runs.iter().enumerate() {
             for facts in all(&runs[index]) {
-                found.extend(equal::of_facts(&arm.spec.name, seed, &control, &facts));
+                let (may_be, other) = plan.unequal(arm, seed, &control, &facts);
+                allowed.extend(may_be);
+                refused.extend(other);
             }
         }
     }
-    found.dedup();
-    let (mut allowed, refused) = equal::split(found, &plan.spec.allow_diff);
+    allowed.dedup();
+    refused.dedup();
     if !refused.is_empty() {
         return Err(AbError::Unequal {
             differences: refused,
