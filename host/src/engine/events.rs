@@ -1,8 +1,8 @@
 //! `tensorboard/events.out.tfevents.0000000000.kdhost`: what `metrics.jsonl` and `timing.jsonl` hold,
 //! as TensorBoard reads it. Tags are the keys of those files, steps their `iter`.
 //!
-//! The file is TensorFlow's sequence of records ([`record`]), each an `Event` of scalars
-//! ([`message`]). It is written here because a resumed run has to cut it back to its checkpoint, which
+//! The file is TensorFlow's sequence of records (`record`), each an `Event` of scalars
+//! (`message`). It is written here because a resumed run has to cut it back to its checkpoint, which
 //! needs its length in bytes at any time; crates that write such files own them.
 
 use std::collections::BTreeMap;
