@@ -117,7 +117,7 @@ mod tests {
     fn every_setting_can_be_set_by_its_key() {
         let methods = [
             "distill.methods.hint.plugin=libm.so",
-            "distill.methods.\"a b\".plugin=libn.so",
+            "distill.methods.a-b.plugin=libn.so",
             "distill.methods.hint.config.weight=0.1",
             "distill.methods.hint.config.levels=[1, 2]",
             "distill.methods.hint.config.\"with.dot\"=\"a\\\"b\"",

@@ -133,7 +133,7 @@ fn a_run_that_has_not_ended_is_said_to_have_no_protocol() {
 fn settings_without_effect_are_those_that_the_hash_of_a_configuration_leaves_out() {
     let methods = [
         "distill.methods.near.plugin=libm.so",
-        "distill.methods.\"a.b\".plugin=libn.so",
+        "distill.methods.a-b.plugin=libn.so",
     ];
     let methods = methods.map(str::to_owned);
     let base = with(&methods).unwrap();
