@@ -125,14 +125,15 @@ struct Turn(#[expect(dead_code, reason = "locked while it is open")] Option<File
 impl Turn {
     /// Waits until no other process trains the arm of `folder`.
     fn wait(label: &str, folder: &Path, interrupt: &Interrupt) -> Result<Self, EngineError> {
-        let path = folder.with_extension("lock");
+        // Apart from the arms, so that the cache lists these alone.
+        let name = folder.file_name().expect("an arm has a name");
+        let locks = folder.with_file_name("locks");
+        let path = locks.join(name).with_extension("lock");
         let failed = |error: std::io::Error| EngineError::Result {
             path: path.clone(),
             reason: error.to_string(),
         };
-        if let Some(cache) = folder.parent() {
-            fs::create_dir_all(cache).map_err(failed)?;
-        }
+        fs::create_dir_all(&locks).map_err(failed)?;
         let file = File::create(&path).map_err(failed)?;
         let mut said = false;
         loop {
