@@ -241,8 +241,19 @@ fn wait_for_step(folder: &Path, iter: usize) -> PathBuf {
 fn whatever_is_killed_the_report_is_the_same() {
     let bench = Workbench::new();
     let ssim = plugin("kd_ssim");
-    let set = "train.checkpoint_interval_iters=3";
-    let arguments = ["--arm", &ssim, "--seeds", "2", "--set", set, "--jobs", "2"];
+    // Long enough that a run is not over before it is killed.
+    let arguments = [
+        "--arm",
+        &ssim,
+        "--seeds",
+        "2",
+        "--set",
+        "train.checkpoint_interval_iters=3",
+        "--set",
+        "train.epochs=4",
+        "--jobs",
+        "2",
+    ];
     succeed(&mut ab(&bench, "whole", &arguments));
     let expected = without_times(&bench.path("whole"));
 
@@ -309,5 +320,20 @@ fn the_comparison_that_is_shipped_is_one_and_a_dry_run_begins_nothing() {
         fs::read_dir(bench.path("")).unwrap().count(),
         1,
         "tiny.toml alone"
+    );
+}
+
+#[test]
+fn the_comparison_of_the_readme_is_one() {
+    let text = fs::read_to_string(workspace_root().join("README.md")).unwrap();
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("target/release/kdhost ab "));
+    let mut words: Vec<&str> = line.unwrap().split_whitespace().skip(1).collect();
+    words.push("--dry-run");
+    let said = stdout(&succeed(&mut Workbench::new().command(&words)));
+    assert!(
+        said.contains("15 runs: arms none, lgd, ssim:weight=2"),
+        "{said}"
     );
 }
