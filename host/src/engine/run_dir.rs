@@ -7,6 +7,8 @@
 //! metrics.jsonl  timing.jsonl   see `metrics_log`
 //! tensorboard/                  the same for TensorBoard, see `events`
 //! checkpoints/                  see `checkpoint`
+//! fingerprint.json              what was fed in, see `fingerprint`
+//! predictions.json              the final evaluation by image, see `ByImage`
 //! run.lock                      held while a process works here
 //! ```
 
