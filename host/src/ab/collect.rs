@@ -1,6 +1,5 @@
 //! What the runs of a comparison left, read back.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,6 +18,7 @@ use crate::engine::environment::Environment;
 use crate::engine::fingerprint::Fingerprint;
 use crate::eval::coco::{self, GroundTruth};
 use crate::eval::{ByImage, PREDICTIONS_FILE};
+use crate::runs::measured::each_line;
 
 /// All runs of a comparison.
 pub struct Collected {
@@ -182,6 +182,7 @@ impl Log {
     fn read(folder: &Path, main: &str) -> Result<Self, AbError> {
         let mut log = Log::default();
         let key = format!("val/{main}");
+        // A stage that was taken from the cache has no logs.
         each_line(&folder.join("metrics.jsonl"), |values| {
             let number = |key: &str| values.get(key).and_then(serde_json::Value::as_f64);
             if let (Some(iter), Some(epoch), Some(value)) =
@@ -199,21 +200,4 @@ impl Log {
         })?;
         Ok(log)
     }
-}
-
-/// Hands over every line of a log; a file that is not there has none.
-fn each_line(
-    path: &Path,
-    mut visit: impl FnMut(&BTreeMap<String, serde_json::Value>),
-) -> Result<(), AbError> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        // A stage that was taken from the cache has none.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(AbError::file(path, error)),
-    };
-    for line in text.lines() {
-        visit(&serde_json::from_str(line).map_err(|error| AbError::file(path, error))?);
-    }
-    Ok(())
 }

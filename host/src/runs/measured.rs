@@ -144,7 +144,10 @@ fn group<'a>(
 
 /// Hands each whole line of a log to `visit`. The last may be half written, by a process that goes on
 /// or died; a log that is not there has no lines.
-fn each_line(path: &Path, mut visit: impl FnMut(&Map<String, Json>)) -> Result<(), EngineError> {
+pub(crate) fn each_line(
+    path: &Path,
+    mut visit: impl FnMut(&Map<String, Json>),
+) -> Result<(), EngineError> {
     let refuse = |reason: String| EngineError::Result {
         path: path.into(),
         reason: format!("{reason}; the file is damaged, restore it from a copy"),
