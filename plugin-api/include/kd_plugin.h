@@ -110,7 +110,7 @@ typedef struct KdCall {              /* host-owned; valid until the callee retur
   uint64_t phase_step, phase_steps;  /* steps done in this phase, steps it will have */
   uint64_t total_steps;              /* steps there will be */
   uint64_t epoch;                    /* epochs completed */
-  uint64_t seed;                     /* the only permitted source of randomness */
+  uint64_t seed;                     /* the only permitted source of randomness; new for each micro-batch */
   KdDevice device;
   uint64_t stream;                   /* CUstream; 0 on CPU */
 } KdCall;

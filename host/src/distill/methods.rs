@@ -83,6 +83,12 @@ impl Methods {
     }
 
     /// The `index`-th method.
+    #[must_use]
+    pub fn distiller(&self, index: usize) -> &Distiller {
+        &self.bound[index].distiller
+    }
+
+    /// The same, to be changed.
     pub fn distiller_mut(&mut self, index: usize) -> &mut Distiller {
         &mut self.bound[index].distiller
     }

@@ -14,20 +14,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use burn::tensor::{Tensor, TensorData};
-
 use crate::config::Precision;
 use crate::data::Batch;
 use crate::distill::Methods;
 use crate::distill::inject::inject;
 use crate::distill::methods::Bound;
 use crate::distill::schedule::{Phase, Schedule};
-use crate::model::{BatchStats, ForwardRequest, Model, Part, ops};
+use crate::model::{BatchStats, ForwardRequest, Model, Part};
 use crate::plugin::CallInfo;
+use crate::rng::KeyedRng;
 
 mod alone;
 mod answer;
 mod judge;
+mod teach;
 #[cfg(test)]
 mod tests;
 mod truth;
@@ -40,7 +40,7 @@ use super::ema::Ema;
 use super::lr_schedule::LrSchedule;
 use super::optim::{MethodOptimizer, Optimizer, ParamGroups};
 use super::step_times::StepTimes;
-use super::teacher::{Taught, Teachers, model_taps, sources};
+use super::teacher::{Teachers, model_taps, sources};
 use super::weights::ModelWeights;
 use crate::values::Values;
 
@@ -115,6 +115,17 @@ impl StepPosition {
             seed: self.seed,
             ..CallInfo::default()
         }
+    }
+}
+
+/// What a method is told with the `index`-th micro-batch of a step: `call` with a seed of its own, so that
+/// what a method draws is new each time, and the same again on resume.
+fn of_micro_batch(call: &CallInfo, index: usize) -> CallInfo {
+    let place = [u64::from(call.stage), u64::from(call.phase), call.step];
+    let key = [&[call.seed], &place[..], &[index as u64]].concat();
+    CallInfo {
+        seed: KeyedRng::new("method call", &key).next_u64(),
+        ..call.clone()
     }
 }
 
@@ -272,8 +283,9 @@ impl Learner {
             times: StepTimes::default(),
             tap_gradients: BTreeMap::new(),
         };
-        for batch in micro_batches {
-            self.micro_batch(batch, call, phase, scale, &mut sum)?;
+        for (index, batch) in micro_batches.into_iter().enumerate() {
+            let call = of_micro_batch(call, index);
+            self.micro_batch(batch, &call, phase, scale, &mut sum)?;
         }
         Ok(sum)
     }
@@ -287,28 +299,11 @@ impl Learner {
         sum: &mut Accumulated,
     ) -> Result<(), EngineError> {
         let on_host = self.weights.are_on_host();
-        let mut own_images = BTreeMap::new();
-        for (name, teacher) in &self.teachers {
-            let clock = Instant::now();
-            if let Some(images) = teacher.own_images(&batch) {
-                own_images.insert(name, ops::in_precision(images, self.precision));
-            }
-            add(teacher_time(sum, name), clock.elapsed());
-        }
-        let pixels = TensorData::new(std::mem::take(&mut batch.images), batch.shape);
-        let images = Tensor::<4>::from_data(pixels, &self.weights.device());
-        let images = ops::in_precision(images, self.precision);
-
-        let mut taught = Taught::new();
-        for (name, teacher) in &self.teachers {
-            let clock = Instant::now();
-            let images = own_images.get(name).unwrap_or(&images);
+        let wanted = |name: &str| {
             let taps = self.methods.teacher_taps(name);
-            let to_the_end = self.methods.read_predictions(name);
-            let forward = on_pool(on_host, || teacher.forward(images, &taps, to_the_end));
-            taught.insert(name.clone(), forward);
-            add(teacher_time(sum, name), clock.elapsed());
-        }
+            (taps, self.methods.read_predictions(name))
+        };
+        let (images, taught) = self.teach(&mut batch, wanted, &mut sum.times.teachers);
 
         let clock = Instant::now();
         let leaves = self
@@ -408,10 +403,6 @@ impl Learner {
             .filter(|part| phase.learn.part(*part))
             .collect()
     }
-}
-
-fn teacher_time<'a>(sum: &'a mut Accumulated, name: &str) -> &'a mut f64 {
-    sum.times.teachers.entry(name.to_owned()).or_default()
 }
 
 /// Runs `f` on a thread of the kernels' pool: from outside, each of a pass's hundreds of parallel

@@ -61,7 +61,7 @@ pub struct CallInfo {
     pub total_steps: u64,
     /// Epochs completed.
     pub epoch: u64,
-    /// The only source of randomness that the plugin may use.
+    /// The only source of randomness that the plugin may use: of a micro-batch, or of the run.
     pub seed: u64,
     /// Non-zero asks the plugin to stop; shared with the signal handler.
     pub cancel: Arc<AtomicU32>,

@@ -28,7 +28,8 @@ pub struct CallInfo {
     pub total_steps: u64,
     /// Epochs completed, of the run or of a phase of the method alone.
     pub epoch: u64,
-    /// The only permitted source of randomness.
+    /// The only permitted source of randomness: in training another one for each micro-batch, the same again
+    /// after resume; of initial values and outside training the run's own.
     pub seed: u64,
     /// A training step; false while the host checks or evaluates.
     pub training: bool,

@@ -7,10 +7,9 @@
 //! ```
 //! Student taps have their extents and hold NaN: a loss that reads one is not finite, and is named.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 
 use crate::data::Batch;
 use crate::distill::DistillError;
@@ -18,14 +17,14 @@ use crate::distill::schedule::PretrainPhase;
 use crate::distill::step::TapValues;
 use crate::engine::optim::{PretrainOptimizer, method_param};
 use crate::engine::step_times::StepTimes;
-use crate::engine::teacher::{Taught, model_taps, sources};
+use crate::engine::teacher::{model_taps, sources};
 use crate::engine::{EngineError, grad_clip};
-use crate::model::{Forward, ops};
+use crate::model::Forward;
 use crate::plugin::CallInfo;
 use crate::values::Values;
 
 use super::answer::Names;
-use super::{Learner, add, add_loss, on_pool};
+use super::{Learner, add, add_loss, of_micro_batch};
 
 /// Where in a phase a step happens.
 #[derive(Clone, Copy, Debug)]
@@ -192,7 +191,8 @@ impl Learner {
         let owner = self.owner();
         let names = Names::new(&self.methods, owner);
         let mut sum = Sum::default();
-        for batch in micro_batches {
+        for (index, batch) in micro_batches.into_iter().enumerate() {
+            let call = of_micro_batch(&call, index);
             let done = self.micro_batch_alone(batch, &call, scale, &names, &mut sum);
             done.map_err(|error| names.of_entry(in_phase(error, phase)))?;
         }
@@ -208,31 +208,14 @@ impl Learner {
         sum: &mut Sum,
     ) -> Result<(), EngineError> {
         let owner = self.owner();
-        let on_host = self.weights.are_on_host();
-        let device = self.weights.device();
-        let mut own_images = BTreeMap::new();
-        for (name, teacher) in &self.teachers {
-            let clock = Instant::now();
-            if let Some(images) = teacher.own_images(&batch) {
-                own_images.insert(name, ops::in_precision(images, self.precision));
-            }
-            add(teacher_time(sum, name), clock.elapsed());
-        }
-        let pixels = TensorData::new(std::mem::take(&mut batch.images), batch.shape);
-        let images = Tensor::<4>::from_data(pixels, &device);
-        let images = ops::in_precision(images, self.precision);
-
-        let mut taught = Taught::new();
-        for (name, teacher) in &self.teachers {
-            let clock = Instant::now();
-            let distiller = self.methods.distiller_mut(owner);
-            let taps = distiller.teacher_taps(name);
-            let to_the_end = distiller.reads_predictions(name);
-            let images = own_images.get(name).unwrap_or(&images);
-            let forward = on_pool(on_host, || teacher.forward(images, &taps, to_the_end));
-            taught.insert(name.clone(), forward);
-            add(teacher_time(sum, name), clock.elapsed());
-        }
+        let wanted = |name: &str| {
+            let distiller = self.methods.distiller(owner);
+            (
+                distiller.teacher_taps(name),
+                distiller.reads_predictions(name),
+            )
+        };
+        let (_, taught) = self.teach(&mut batch, wanted, &mut sum.times.teachers);
 
         let unread = self.unread_taps(owner, batch.shape);
         let student = Forward::default();
@@ -322,10 +305,6 @@ impl Learner {
         }
         Ok(norm)
     }
-}
-
-fn teacher_time<'a>(sum: &'a mut Sum, name: &str) -> &'a mut f64 {
-    sum.times.teachers.entry(name.to_owned()).or_default()
 }
 
 /// Says in which phase an error happened.

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use burn::tensor::{Tensor, TensorData};
+
 use super::*;
 use crate::config::{BoxLoss, Config, NormKind, OptimizerKind, Task, VitConfig};
 use crate::data::{Loader, LoaderOptions, Split, open};
@@ -398,4 +400,32 @@ fn learn_in_half_precision(mut config: Config) {
             assert!(values().count() == 0 || values().any(|v| v.to_bits() & 0xffff != 0));
         }
     }
+}
+
+#[test]
+fn a_micro_batch_has_its_own_seed_and_the_place_of_the_step() {
+    let call = CallInfo {
+        seed: 3,
+        step: 7,
+        epoch: 1,
+        ..CallInfo::default()
+    };
+    let first = of_micro_batch(&call, 0);
+    assert_eq!((first.step, first.epoch), (7, 1));
+    assert_eq!(first.seed, of_micro_batch(&call, 0).seed);
+    let with = |change: fn(&mut CallInfo)| {
+        let mut other = call.clone();
+        change(&mut other);
+        of_micro_batch(&other, 0).seed
+    };
+    let others = [
+        of_micro_batch(&call, 1).seed,
+        with(|call| call.step += 1),
+        with(|call| call.phase += 1),
+        with(|call| call.stage += 1),
+        with(|call| call.seed += 1),
+    ];
+    let all = [&[call.seed, first.seed], &others[..]].concat();
+    let distinct: std::collections::BTreeSet<u64> = all.iter().copied().collect();
+    assert_eq!(distinct.len(), all.len(), "{all:?}");
 }
