@@ -1,8 +1,9 @@
 //! A/B comparisons: arms × seeds, each a process of its own, whose settings are proved equal.
 //!
 //! Reading order: [`spec`] (what is asked), [`plan`] (the configuration of every run, what was fixed
-//! beforehand), [`equal`] (what must be the same, and is not), [`store`] (the folder), [`runner`] (the
-//! processes), [`collect`] (what they left), [`summary`] (the report's data). Statistics and the report's forms
+//! beforehand), [`equal`] (what must be the same, and is not), [`store`] (the folder), [`preflight`]
+//! (methods bind, last stages are equal), [`runner`] (the processes), [`collect`] (what they left),
+//! [`summary`] (the data of the report). Statistics and the forms of the report
 //! are in the crate `kdhost_ab`.
 
 pub mod board;
@@ -10,6 +11,7 @@ pub mod collect;
 pub mod equal;
 pub mod error;
 pub mod plan;
+pub mod preflight;
 pub mod runner;
 mod samples;
 pub mod spec;
@@ -45,6 +47,16 @@ impl Finished {
     }
 }
 
+/// Checks a comparison without its folder: that its methods bind, and that arms differ in their methods
+/// alone.
+///
+/// # Errors
+/// If a method is refused, arms differ in more, or the system refuses a file or a process.
+pub fn check(plan: &mut Plan) -> Result<(), AbError> {
+    let folder = tempfile::tempdir().map_err(|e| AbError::file(std::env::temp_dir(), e))?;
+    preflight::check(plan, &Store::open(folder.path())?)
+}
+
 /// Carries out what is left of a comparison in `folder`, and writes its report in three forms.
 /// `finished` gives the time at the end, for people.
 ///
@@ -65,6 +77,7 @@ pub fn run(
             store.write(PLAN_FILE, &(fixed + "\n"))?;
         }
     }
+    preflight::check(&mut plan, &store)?;
     runner::run(&plan, &store, progress, interrupt)?;
     let collected = collect::collect(&plan, &store)?;
     let report = summary::report(&plan, &collected, finished())?;

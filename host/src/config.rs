@@ -39,7 +39,7 @@ pub use self::datasets::{
     CityscapesConfig, ClassFolderConfig, CocoConfig, SegFolderConfig, ShapesConfig, VocConfig,
     VocSegConfig,
 };
-pub use self::difference::{KeyDifference, differences, flat};
+pub use self::difference::{KeyDifference, differences, differences_of, flat};
 pub use self::distill::{
     DistillConfig, Execution, GatePolicy, MethodConfig, MethodEntry, PretrainSource,
 };

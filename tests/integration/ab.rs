@@ -156,6 +156,65 @@ fn a_planted_unequal_setting_is_refused_with_its_key() {
 }
 
 #[test]
+fn an_arm_with_stages_is_compared_by_its_last_stage_before_the_first_run() {
+    let bench = Workbench::new();
+    let schedule = r#"{"stages": [
+        {"name": "compress", "student": "teacher", "init_from": "teacher", "input_scale": 0.5},
+        {"name": "distill", "teacher": "compress", "input_scale": 0.5, "teacher_input_scale": 0.5}
+    ]}"#;
+    let spec = format!(
+        "config = \"tiny.toml\"\nseeds = 2\nout = \"ab\"\n\
+         set = {{ \"data.transform.size\" = [96, 96], \"data.shapes.size\" = [96, 96] }}\n\
+         [[arms]]\nname = \"staged\"\nplugin = \"{}\"\nset = {{ schedule = '''{schedule}''' }}\n",
+        plugin("kd_fixture_stages")
+    );
+    fs::write(bench.path("ab.toml"), spec).unwrap();
+    for more in [&[][..], &["--dry-run"]] {
+        let mut command = bench.command(&["ab", "ab.toml"]);
+        let output = command.args(more).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        let said = stderr(&output);
+        for expected in [
+            "data.transform.size: [48, 48] in arm `staged`, [96, 96] in the control",
+            "--allow-diff data.transform.size --allow-diff first_batch --allow-diff last_batch",
+        ] {
+            assert!(said.contains(expected), "{said}");
+        }
+    }
+    assert!(!bench.path("ab/runs/none").exists(), "nothing was begun");
+
+    let mut allowed = vec!["ab", "ab.toml"];
+    for key in ["data.transform.size", "first_batch", "last_batch"] {
+        allowed.extend(["--allow-diff", key]);
+    }
+    succeed(&mut bench.command(&allowed));
+    let folder = bench.path("ab");
+    let before = without_times(&folder);
+    let report = report(&folder);
+    let differences = report["settings"]["differences"].as_array().unwrap();
+    let of_settings: Vec<&Value> = (differences.iter())
+        .filter(|difference| difference["seed"].is_null())
+        .collect();
+    assert_eq!(of_settings.len(), 1, "{differences:?}");
+    assert_eq!(of_settings[0]["key"], "data.transform.size");
+    let of_facts = |key: &str| differences.iter().filter(|d| d["key"] == key).count();
+    assert_eq!([of_facts("first_batch"), of_facts("last_batch")], [2, 2]);
+    let prints = &report["settings"]["fingerprints"];
+    for key in ["student_init", "order", "steps"] {
+        let of = |arm: &str| prints[format!("runs/{arm}/seed-1")][key].as_str().unwrap();
+        assert_eq!(of("none"), of("staged"), "{key}");
+    }
+    assert_eq!(
+        report["comparisons"][0]["pairs"].as_array().unwrap().len(),
+        2
+    );
+
+    // Once all is done, too.
+    succeed(&mut bench.command(&allowed));
+    assert!(without_times(&folder) == before);
+}
+
+#[test]
 fn an_arm_that_diverges_is_shown_and_the_others_go_on() {
     let bench = Workbench::new();
     fs::write(

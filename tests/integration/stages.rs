@@ -123,6 +123,13 @@ fn each_stage_is_the_run_that_its_configuration_says() {
     all(&logs[0], "train/loss_kd_square", 0.0);
     all(&logs[2], "method/teacher_cells", 4.0);
     all(&logs[2], "method/stage", 2.0);
+    let mut draws = [0, 2]
+        .map(|index| series(&logs[index], "method/draw"))
+        .concat();
+    assert_eq!(draws.len(), 40);
+    draws.sort_by(f64::total_cmp);
+    draws.dedup();
+    assert_eq!(draws.len(), 40, "every step of every stage draws anew");
     let mean = series(&logs[2], "train/loss_kd_mean");
     assert_eq!(mean.len(), 20);
     assert!(mean[..10].iter().all(|v| *v == 0.0) && mean[10..].iter().any(|v| *v != 0.0));
@@ -311,6 +318,7 @@ fn the_plan_is_shown_before_anything_runs() {
     let stages = show(&three(), &["--json"]);
     let stages: Value = serde_json::from_slice(&stages.stdout).unwrap();
     assert_eq!(stages[2]["teacher"], "tune");
+    assert_eq!(stages[2]["folder"], "stages/3-distill");
     let toml = stdout(&show(&three(), &["--stage", "compress"]));
     let toml: toml::Table = toml::from_str(&toml).unwrap();
     assert_eq!(toml["stage"]["name"].as_str(), Some("compress"));
@@ -321,6 +329,8 @@ fn the_plan_is_shown_before_anything_runs() {
     );
     let one = json!({"stages": [{"name": "train", "phases": [{"name": "all"}]}]});
     assert!(stdout(&show(&one, &[])).contains("one run"));
+    let stages: Value = serde_json::from_slice(&show(&one, &["--json"]).stdout).unwrap();
+    assert_eq!(stages[0]["folder"], ".");
     assert!(!bench.path("runs").exists(), "nothing was trained");
 }
 

@@ -96,7 +96,7 @@ fn read(files: &RunFiles, judge: &Judge<'_>) -> Result<CollectedRun, AbError> {
         Some(_) => None,
         None => files.failure()?,
     };
-    let folder = files.of_student();
+    let folder = files.of_student()?;
     let evaluation = match done {
         Some(_) => evaluated(&folder, judge)?,
         None => None,

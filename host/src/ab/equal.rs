@@ -2,11 +2,13 @@
 
 use kdhost_ab::report::SettingDifference;
 
-use crate::config::{Config, flat};
+use crate::config::{Config, KeyDifference, differences_of, flat};
 use crate::engine::fingerprint::Facts;
 
 /// Settings that belong to an arm, or change no result.
 const OWN: [&str; 5] = ["distill", "stage", "output_dir", "cache_dir", "seed"];
+/// Settings that a stage has from its method beyond those: who teaches it.
+const OWN_OF_STAGE: [&str; 2] = ["teacher", "teachers"];
 /// Facts that belong to an arm.
 const OWN_FACTS: [&str; 1] = ["plugin"];
 /// Facts that an arm may lack: plain training has no teacher.
@@ -37,6 +39,14 @@ pub fn of_settings(arm: &str, control: &Config, config: &Config) -> Vec<SettingD
     between(arm, None, &control, &own, |_| false)
 }
 
+/// Where the settings of an arm's last stage differ from the control's.
+#[must_use]
+pub fn of_last_stage(arm: &str, control: &Config, stage: &Config) -> Vec<SettingDifference> {
+    let mut differences = of_settings(arm, control, stage);
+    differences.retain(|difference| !is_in_any(&difference.key, &OWN_OF_STAGE));
+    differences
+}
+
 /// Where what was fed into an arm's run of one seed differs from what was fed into the control's.
 #[must_use]
 pub fn of_facts(arm: &str, seed: u64, control: &Facts, own: &Facts) -> Vec<SettingDifference> {
@@ -54,23 +64,22 @@ fn between(
     own: &Facts,
     may_lack: impl Fn(&str) -> bool,
 ) -> Vec<SettingDifference> {
-    let keys: std::collections::BTreeSet<&String> = control.keys().chain(own.keys()).collect();
-    let said = |value: Option<&String>| value.map_or_else(|| "(none)".to_owned(), Clone::clone);
-    let mut differences = Vec::new();
-    for key in keys {
-        let (a, b) = (control.get(key), own.get(key));
-        if a == b || (may_lack(key) && (a.is_none() || b.is_none())) {
-            continue;
-        }
-        differences.push(SettingDifference {
-            key: key.clone(),
+    let said = |value: Option<String>| value.unwrap_or_else(|| "(none)".to_owned());
+    let found = differences_of(control, own).into_iter();
+    let counts = |found: &KeyDifference| {
+        let is_lacking = found.a.is_none() || found.b.is_none();
+        !(is_lacking && may_lack(&found.key))
+    };
+    found
+        .filter(counts)
+        .map(|KeyDifference { key, a, b }| SettingDifference {
+            key,
             arm: arm.to_owned(),
             seed,
             control_value: said(a),
             arm_value: said(b),
-        });
-    }
-    differences
+        })
+        .collect()
 }
 
 /// Splits differences into those that may be (`allowed` names a key, or a table that it is in) and the
@@ -109,6 +118,17 @@ mod tests {
         let (allowed, rest) = split(found, &["train".to_owned()]);
         assert_eq!((allowed[0].key.as_str(), rest.len()), ("train.lr", 1));
         assert_eq!(rest[0].control_value, control.data.batch_size.to_string());
+    }
+
+    #[test]
+    fn who_teaches_a_stage_is_its_methods_own() {
+        let control = Config::base();
+        let mut stage = control.clone();
+        stage.teacher.input_size = vec![64, 64];
+        stage.data.transform.size = [64, 64];
+        let found = of_last_stage("x", &control, &stage);
+        let keys: Vec<&str> = found.iter().map(|d| d.key.as_str()).collect();
+        assert_eq!(keys, ["data.transform.size"]);
     }
 
     #[test]

@@ -322,6 +322,29 @@ fn sd_of_pilot(folder: &Path) -> Result<f64, AbError> {
 }
 
 impl Plan {
+    /// Compares the settings of the last stage of an arm with the control's, and adds what may differ
+    /// to the differences, in place of what the job of the stages was asked for.
+    ///
+    /// # Errors
+    /// If they differ in more than was allowed.
+    pub fn add_last_stage(&mut self, arm: usize, stage: &Config) -> Result<(), AbError> {
+        let name = &self.spec.arms[arm].name;
+        let found = equal::of_last_stage(name, &self.arms[0].configs[0], stage);
+        let (allowed, refused) = equal::split(found, &self.spec.allow_diff);
+        if !refused.is_empty() {
+            return Err(AbError::Unequal {
+                differences: refused,
+            });
+        }
+        self.differences.retain(|known| {
+            let is_same =
+                |new: &SettingDifference| (&new.arm, &new.key) == (&known.arm, &known.key);
+            !allowed.iter().any(is_same)
+        });
+        self.differences.extend(allowed);
+        Ok(())
+    }
+
     /// Where what was fed into a run differs from what was fed into the control of its seed: what may
     /// be, and the rest.
     #[must_use]

@@ -41,7 +41,6 @@ pub fn run(
     interrupt: &Interrupt,
 ) -> Result<(), AbError> {
     let mut runner = Runner::new(plan, store)?;
-    runner.check_arms()?;
     let arms = plan.spec.arms.iter().map(|arm| arm.name.clone()).collect();
     let mut board = Board::new(progress, arms, plan.spec.seeds.clone(), plan.spec.jobs);
     let result = runner.go(&mut board, interrupt);
@@ -105,45 +104,13 @@ impl<'a> Runner<'a> {
                 });
             }
         }
-        let executable = std::env::current_exe().map_err(|e| AbError::file("kdhost", e))?;
+        let executable = executable()?;
         Ok(Runner {
             controls: vec![None; plan.spec.seeds.len()],
             plan,
             tasks,
             executable,
         })
-    }
-
-    /// Binds the methods of every arm that is yet to run, in a process of its own, so that what would be refused
-    /// is refused before the first run.
-    fn check_arms(&self) -> Result<(), AbError> {
-        let mut checked = vec![false; self.plan.arms.len()];
-        for task in &self.tasks {
-            if !matches!(task.state, State::Waiting) || checked[task.arm] || task.arm == 0 {
-                continue;
-            }
-            checked[task.arm] = true;
-            self.write_config(task)?;
-            let mut command = Command::new(&self.executable);
-            command
-                .args(["show", "plan", "--json", "--config"])
-                .arg(task.files.config());
-            let output = command
-                .output()
-                .map_err(|e| AbError::file(&self.executable, e))?;
-            if !output.status.success() {
-                let said = String::from_utf8_lossy(&output.stderr);
-                let reason = match last_words(&said) {
-                    words if words.is_empty() => ended(output.status).reason,
-                    words => words,
-                };
-                return Err(AbError::Spec {
-                    what: format!("arm `{}`", self.plan.spec.arms[task.arm].name),
-                    reason,
-                });
-            }
-        }
-        Ok(())
     }
 
     fn go(&mut self, board: &mut Board, interrupt: &Interrupt) -> Result<(), AbError> {
@@ -242,7 +209,8 @@ impl<'a> Runner<'a> {
         // What an earlier try said is not why this one ends.
         log.set_len(0)
             .map_err(|e| AbError::file(task.files.log(), e))?;
-        self.write_config(task)?;
+        let config = &self.plan.arms[task.arm].configs[task.seed];
+        task.files.write_config(config)?;
         let mut command = Command::new(&self.executable);
         command.args(["train", "--quiet", "--json"]);
         if task.files.is_begun() {
@@ -273,14 +241,8 @@ impl<'a> Runner<'a> {
         })
     }
 
-    fn write_config(&self, task: &Task) -> Result<(), AbError> {
-        let path = task.files.config();
-        let toml = self.plan.arms[task.arm].configs[task.seed].to_toml();
-        crate::state::write_atomically(&path, toml.as_bytes()).map_err(|e| AbError::file(&path, e))
-    }
-
     /// Compares what is fed into each run with what is fed into the control of its seed, once, as soon as
-    /// both have begun.
+    /// both have begun; a job of stages with its last one.
     fn compare(&mut self) -> Result<(), AbError> {
         let mut refused = Vec::new();
         for index in 0..self.tasks.len() {
@@ -289,7 +251,7 @@ impl<'a> Runner<'a> {
             if task.is_compared || !is_on {
                 continue;
             }
-            let Some(fingerprint) = Fingerprint::load(&task.files.of_student())? else {
+            let Some(fingerprint) = Fingerprint::load(&task.files.of_student()?)? else {
                 continue;
             };
             let (arm, seed) = (task.arm, task.seed);
@@ -320,7 +282,7 @@ impl<'a> Runner<'a> {
         for task in &self.tasks {
             standing[task.arm][task.seed] = match &task.state {
                 State::Waiting => Standing::Waiting,
-                State::Running(_) => Standing::Running(share_done(&task.files.of_student())),
+                State::Running(_) => Standing::Running(share_done(&task.files)),
                 State::Done(points) => Standing::Done(*points),
                 State::Failed(failure) => Standing::Failed(word(failure.state).into()),
             };
@@ -349,6 +311,11 @@ impl<'a> Runner<'a> {
     }
 }
 
+/// This program, which is also that of every run.
+pub(super) fn executable() -> Result<PathBuf, AbError> {
+    std::env::current_exe().map_err(|e| AbError::file("kdhost", e))
+}
+
 /// The main metric of a run, points.
 fn main(done: &arm::Arm) -> Option<f64> {
     let (_, value) = done.row.metrics.main();
@@ -356,7 +323,7 @@ fn main(done: &arm::Arm) -> Option<f64> {
 }
 
 /// How a process without a result ended.
-fn ended(status: ExitStatus) -> Failure {
+pub(super) fn ended(status: ExitStatus) -> Failure {
     match (status.code(), status.signal()) {
         (_, Some(signal)) => Failure {
             state: RunState::Killed,
@@ -389,7 +356,7 @@ fn with_last_words(failure: Failure, log: &Path) -> Failure {
 }
 
 /// The last error in a log, or its last line.
-fn last_words(log: &str) -> String {
+pub(super) fn last_words(log: &str) -> String {
     let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
     let from = lines.iter().rposition(|line| line.starts_with("error:"));
     let from = from.unwrap_or(lines.len().saturating_sub(1));
@@ -409,8 +376,21 @@ fn tail(path: &Path, bytes: u64) -> Option<String> {
     Some(String::from_utf8_lossy(&raw).into_owned())
 }
 
-/// The share of its steps that the run in `folder` has recorded.
-fn share_done(folder: &Path) -> Option<f64> {
+/// The share of its steps that a run has recorded; each of its stages counts the same, since only
+/// those that have begun know how many steps they have.
+fn share_done(files: &RunFiles) -> Option<f64> {
+    let trainings = files.trainings().ok()?;
+    let shares: Vec<Option<f64>> = trainings.iter().map(|folder| share_of(folder)).collect();
+    let known: Vec<f64> = shares.iter().copied().flatten().collect();
+    (!known.is_empty()).then(|| known.iter().sum::<f64>() / shares.len() as f64)
+}
+
+/// The share of its steps that the training in `folder` has recorded.
+fn share_of(folder: &Path) -> Option<f64> {
+    // A stage that was taken from the cache has nothing else.
+    if folder.join(arm::RESULT).is_file() {
+        return Some(1.0);
+    }
     let fingerprint = Fingerprint::load(folder).ok()??;
     let steps: f64 = fingerprint.starts.last()?.get("steps")?.parse().ok()?;
     let text = tail(&folder.join("metrics.jsonl"), 8 << 10)?;
@@ -438,6 +418,21 @@ mod tests {
         assert_eq!(last_words(log), "new\ncaused by: z");
         assert_eq!(last_words(" WARN y\npanicked\n"), "panicked");
         assert_eq!(last_words(""), "");
+    }
+
+    #[test]
+    fn a_job_is_as_far_as_its_stages_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let files = store.run("x", 0);
+        assert_eq!(share_done(&files), None, "nothing is known yet");
+        let stages = files.folder.join("stages");
+        fs::create_dir_all(stages.join("1-a")).unwrap();
+        let listed = r#"[{"name": "a"}, {"name": "b"}, {"name": "c"}]"#;
+        fs::write(files.folder.join("stages.json"), listed).unwrap();
+        assert_eq!(share_done(&files), None);
+        fs::write(stages.join("1-a").join(arm::RESULT), "{}").unwrap();
+        assert_eq!(share_done(&files), Some(1.0 / 3.0));
     }
 
     #[test]

@@ -17,6 +17,8 @@ use kdhost_ab::report::RunState;
 use serde::{Deserialize, Serialize};
 
 use super::AbError;
+use crate::config::Config;
+use crate::engine::stages;
 use crate::state::write_atomically;
 
 /// The folder of a comparison, locked against other processes while this value lives.
@@ -109,6 +111,14 @@ impl RunFiles {
         self.beside("toml")
     }
 
+    /// Writes its configuration, whole or not at all.
+    ///
+    /// # Errors
+    /// If the file system says no.
+    pub fn write_config(&self, config: &Config) -> Result<(), AbError> {
+        write(&self.config(), &config.to_toml())
+    }
+
     /// What its process said.
     #[must_use]
     pub fn log(&self) -> PathBuf {
@@ -181,21 +191,24 @@ impl RunFiles {
         }
     }
 
-    /// The directory of the run that trained its student: its own, or that of the last stage.
-    #[must_use]
-    pub fn of_student(&self) -> PathBuf {
-        let number = |path: &Path| -> Option<usize> {
-            let name = path.file_name()?.to_str()?;
-            name.split_once('-')?.0.parse().ok()
-        };
-        let stages = fs::read_dir(self.folder.join("stages"));
-        let stages = stages.into_iter().flatten().filter_map(|entry| {
-            let path = entry.ok()?.path();
-            Some((number(&path)?, path))
-        });
-        stages
-            .max()
-            .map_or_else(|| self.folder.clone(), |(_, path)| path)
+    /// The directories of its trainings, in order: those of its stages, begun or not, or its own.
+    ///
+    /// # Errors
+    /// If the file that lists the stages cannot be read.
+    pub fn trainings(&self) -> Result<Vec<PathBuf>, AbError> {
+        match stages::is_job(&self.folder) {
+            true => Ok(stages::folders(&self.folder)?),
+            false => Ok(vec![self.folder.clone()]),
+        }
+    }
+
+    /// The directory of the training that its student comes from: the last one's.
+    ///
+    /// # Errors
+    /// As [`RunFiles::trainings`].
+    pub fn of_student(&self) -> Result<PathBuf, AbError> {
+        let last = self.trainings()?.pop();
+        Ok(last.unwrap_or_else(|| self.folder.clone()))
     }
 }
 
@@ -263,10 +276,17 @@ mod tests {
     fn the_last_stage_trained_the_student() {
         let folder = tempfile::tempdir().unwrap();
         let run = Store::open(folder.path()).unwrap().run("x", 3);
-        assert_eq!(run.of_student(), run.folder);
-        for stage in ["stages/2-b", "stages/10-c", "stages/1-a"] {
-            fs::create_dir_all(run.folder.join(stage)).unwrap();
-        }
-        assert_eq!(run.of_student(), run.folder.join("stages/10-c"));
+        assert_eq!(run.of_student().unwrap(), run.folder);
+        fs::create_dir_all(&run.folder).unwrap();
+        let listed = r#"[{"name": "b"}, {"name": "a"}]"#;
+        fs::write(run.folder.join("stages.json"), listed).unwrap();
+        // The last one, though it has not begun.
+        fs::create_dir_all(run.folder.join("stages/1-b")).unwrap();
+        let stages = ["stages/1-b", "stages/2-a"].map(|stage| run.folder.join(stage));
+        assert_eq!(run.trainings().unwrap(), stages);
+        assert_eq!(run.of_student().unwrap(), stages[1]);
+        fs::write(run.folder.join("stages.json"), "{").unwrap();
+        let error = run.of_student().unwrap_err();
+        assert!(error.to_string().contains("stages.json"), "{error}");
     }
 }

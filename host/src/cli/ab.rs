@@ -115,8 +115,9 @@ impl AbArgs {
 /// # Errors
 /// If it cannot start or go on, or arms differ in more than their methods.
 pub fn run(args: &AbArgs) -> anyhow::Result<i32> {
-    let plan = Plan::new(args.spec()?)?;
+    let mut plan = Plan::new(args.spec()?)?;
     if args.dry_run {
+        ab::check(&mut plan)?;
         print(&design(&plan))?;
         return Ok(exit_code::OK);
     }

@@ -1,6 +1,6 @@
 //! Configurations key by key, and where two of them differ.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use toml::{Table, Value};
@@ -34,23 +34,25 @@ pub fn flat(config: &Config) -> BTreeMap<String, String> {
 /// empty in the other.
 #[must_use]
 pub fn differences(a: &Config, b: &Config) -> Vec<KeyDifference> {
-    let (a, mut b) = (flat(a), flat(b));
-    let mut found = Vec::new();
-    let mut note = |key: String, a: Option<String>, b: Option<String>| {
-        let is_no_key = |value: &Option<String>| value.as_deref().is_none_or(|text| text == "{}");
-        if a != b && !(is_no_key(&a) && is_no_key(&b)) {
-            found.push(KeyDifference { key, a, b });
-        }
-    };
-    for (key, value) in a {
-        let other = b.remove(&key);
-        note(key, Some(value), other);
-    }
-    for (key, value) in b {
-        note(key, None, Some(value));
-    }
-    found.sort_by(|one, other| one.key.cmp(&other.key));
+    let is_no_key = |value: &Option<String>| value.as_deref().is_none_or(|text| text == "{}");
+    let mut found = differences_of(&flat(a), &flat(b));
+    found.retain(|found| !(is_no_key(&found.a) && is_no_key(&found.b)));
     found
+}
+
+/// Where two maps differ, by key in ascending order.
+#[must_use]
+pub fn differences_of(
+    a: &BTreeMap<String, String>,
+    b: &BTreeMap<String, String>,
+) -> Vec<KeyDifference> {
+    let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    let pairs = keys.into_iter().map(|key| KeyDifference {
+        key: key.clone(),
+        a: a.get(key).cloned(),
+        b: b.get(key).cloned(),
+    });
+    pairs.filter(|pair| pair.a != pair.b).collect()
 }
 
 /// As a table of TOML.

@@ -62,6 +62,8 @@ pub struct Summary {
     pub number: usize,
     /// As the method calls it.
     pub name: String,
+    /// Of its run, below that of the job; `.`: the job is that run.
+    pub folder: PathBuf,
     /// Whose architecture learns.
     pub student: String,
     /// The architecture in a few words.
@@ -205,12 +207,18 @@ impl Plan {
     #[must_use]
     pub fn summaries(&self) -> Vec<Summary> {
         let stages = self.stages.iter().enumerate();
-        stages.map(|(i, planned)| planned.summary(i + 1)).collect()
+        let folder = |index, planned: &Planned| match self.is_one_run {
+            true => PathBuf::from("."),
+            false => run::stage_folder(Path::new(""), index, &planned.stage.name),
+        };
+        stages
+            .map(|(i, planned)| planned.summary(i + 1, folder(i, planned)))
+            .collect()
     }
 }
 
 impl Planned {
-    fn summary(&self, number: usize) -> Summary {
+    fn summary(&self, number: usize, folder: PathBuf) -> Summary {
         let Planned { stage, config } = self;
         let teacher = stage.method.then(|| stage.teacher.clone()).flatten();
         let phases = stage.phases.iter().map(|phase| {
@@ -237,6 +245,7 @@ impl Planned {
         Summary {
             number,
             name: stage.name.clone(),
+            folder,
             student: stage.student.clone(),
             architecture: architecture(student, config),
             pyramid_scale: stage.pyramid_scale,
