@@ -129,3 +129,60 @@ fn a_reference_case_that_is_not_there_or_does_not_fit_is_named() {
     assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));
     assert!(stderr(&output).contains("colour"), "{}", stderr(&output));
 }
+
+#[test]
+fn students_of_every_task_are_timed_in_turns_on_files() {
+    let bench = Workbench::new();
+    bench.photo("a.jpg");
+    bench.photo("b.png");
+    let once = ["--set", "train.max_iters=1"];
+    let small = ["--set", "data.transform.size=[32, 32]"];
+    bench.train("large", &once);
+    bench.train("small", &[&once[..], &small].concat());
+    bench.train("labels", &[&once[..], &["--task", "segmentation"]].concat());
+    bench.train(
+        "classes",
+        &[&once[..], &["--task", "classification"]].concat(),
+    );
+    let students = ["large", "small", "labels", "classes"];
+    let files = students.map(|run| format!("{run}/student.safetensors"));
+    let mut args = vec!["bench", "predict", "a.jpg", "b.png", "--repeat", "2"];
+    for file in &files {
+        args.extend(["--checkpoint", file]);
+    }
+    let table = bench.run(&args);
+    assert!(table.status.success(), "{}", stderr(&table));
+    assert!(
+        stdout(&table).contains("medians of 4 predictions"),
+        "{}",
+        stdout(&table)
+    );
+    args.push("--json");
+    let rows = answers(&bench.run(&args)).remove(0);
+    let column = |key: &str| -> Vec<f64> {
+        let rows = rows.as_array().unwrap().iter();
+        rows.map(|row| row[key].as_f64().unwrap()).collect()
+    };
+    assert_eq!(rows[1]["checkpoint"], files[1]);
+    assert_eq!(rows[0]["input_size"], json!([64, 64]));
+    assert_eq!(column("input_bytes")[..2], [49152.0, 12288.0]);
+    let parameters = column("parameters");
+    assert!(parameters[0] == parameters[1] && parameters[0] != parameters[3]);
+    assert_eq!(column("ratio_to_first")[0], 1.0);
+    for part in [
+        "prepare_ms",
+        "network_ms",
+        "answer_ms",
+        "total_ms",
+        "ratio_to_first",
+    ] {
+        assert!(
+            column(part).iter().all(|value| *value > 0.0),
+            "{part}: {rows}"
+        );
+    }
+
+    let output = bench.run(&[&args[..], &["--checkpoint", "tiny.toml"]].concat());
+    assert_eq!(output.status.code(), Some(5));
+    assert!(stderr(&output).contains("tiny.toml"), "{}", stderr(&output));
+}

@@ -10,12 +10,7 @@ use kdhost_tests::command::{Workbench, plugin, stderr, stdout};
 fn predict_needs_the_student_file_alone_and_draws() {
     let bench = Workbench::new();
     bench.train("run", &["--set", "train.max_iters=2"]);
-    let image = bench.path("photo.jpg");
-    let pixels: Vec<u8> = (0..90 * 70 * 3).map(|i| (i * 37 % 251) as u8).collect();
-    image::RgbImage::from_raw(90, 70, pixels)
-        .unwrap()
-        .save(&image)
-        .unwrap();
+    bench.photo("photo.jpg");
     let args = [
         "predict",
         "photo.jpg",

@@ -36,9 +36,7 @@ fn threads_change_no_bit_and_the_file_runs_alone() {
     assert!(student(&one) == student(&two), "students differ");
     assert_eq!(metrics(&one), metrics(&two));
 
-    let pixels: Vec<u8> = (0..90 * 70 * 3).map(|i| (i * 37 % 251) as u8).collect();
-    let image = image::RgbImage::from_raw(90, 70, pixels).unwrap();
-    image.save(bench.path("photo.jpg")).unwrap();
+    bench.photo("photo.jpg");
     let student = ["--checkpoint", "one/student.safetensors"];
     let rest = ["--out", "drawn", "--score-threshold", "0"];
     let output = bench.run(&[&["predict", "photo.jpg"], &student[..], &rest].concat());

@@ -53,9 +53,8 @@ fn shapes_are_learned_scored_and_drawn() {
         assert!(protocol.starts_with("miou-mmseg"), "{protocol}");
     }
 
-    let pixels: Vec<u8> = (0..90 * 70 * 3).map(|i| (i * 37 % 251) as u8).collect();
-    let photo = RgbImage::from_raw(90, 70, pixels).unwrap();
-    photo.save(bench.path("photo.png")).unwrap();
+    bench.photo("photo.png");
+    let photo = image::open(bench.path("photo.png")).unwrap().to_rgb8();
     let file = ["--checkpoint", "one/student.safetensors", "--out", "drawn"];
     let output = bench.run(&[&["predict", "photo.png"], &file[..]].concat());
     assert!(output.status.success(), "{}", stderr(&output));

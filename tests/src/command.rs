@@ -74,6 +74,18 @@ impl Workbench {
         self.folder.path().join(name)
     }
 
+    /// Writes an image of 90 by 70 pixels, as its extension says.
+    ///
+    /// # Panics
+    /// If the file system says no.
+    pub fn photo(&self, name: &str) {
+        let pixels: Vec<u8> = (0..90 * 70 * 3).map(|i| (i * 37 % 251) as u8).collect();
+        let image = image::RgbImage::from_raw(90, 70, pixels).expect("so many bytes");
+        image
+            .save(self.path(name))
+            .expect("the folder takes a file");
+    }
+
     /// `kdhost ARGS`, to be run in the folder.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {

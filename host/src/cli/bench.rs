@@ -1,7 +1,8 @@
-//! `kdhost bench`: what a training step costs, and where the time goes.
+//! `kdhost bench`: what a training step and a prediction cost, and where the time goes.
 
 pub mod data;
 pub mod op;
+pub mod predict;
 pub mod step;
 
 use std::io::{self, BufRead as _};
@@ -16,6 +17,8 @@ use super::print;
 pub enum BenchCommand {
     /// The training step of a configuration, part by part.
     Step(step::StepArgs),
+    /// Trained students on image files, in turns: time, input and parameters of each.
+    Predict(predict::PredictArgs),
     /// Single operations, as a partner of `tests/bench/side_by_side.py`.
     Op(op::OpArgs),
     /// Decoding and resizing the JPEG files of a folder, on one thread.
@@ -29,6 +32,7 @@ pub enum BenchCommand {
 pub fn run(command: &BenchCommand) -> anyhow::Result<i32> {
     match command {
         BenchCommand::Step(args) => step::run(args),
+        BenchCommand::Predict(args) => predict::run(args),
         BenchCommand::Op(args) => op::run(args),
         BenchCommand::Data(args) => data::run(args),
     }

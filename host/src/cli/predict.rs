@@ -9,7 +9,7 @@ use clap::Args;
 use super::print;
 use crate::data::LabelMap;
 use crate::device::ComputeDevice;
-use crate::engine::predict::Predicted;
+use crate::engine::predict::{Predicted, Prediction};
 use crate::engine::{export, predict};
 use crate::exit_code;
 use crate::visualize::overlay::with_legend;
@@ -55,7 +55,9 @@ pub fn run(args: &PredictArgs) -> anyhow::Result<i32> {
     fs::create_dir_all(&args.out)
         .with_context(|| format!("`--out {}`: the folder cannot be made", args.out.display()))?;
     for path in &args.images {
-        let (pixels, predicted) = predict::predict(&model, path)?;
+        let Prediction {
+            pixels, predicted, ..
+        } = predict::predict(&model, path)?;
         let name = path
             .file_stem()
             .map_or("image".into(), |n| n.to_string_lossy().into_owned());

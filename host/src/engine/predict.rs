@@ -2,12 +2,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Tensor, TensorData};
 
 use crate::data::{LabelMap, Record, RgbPixels, Transform, decode};
 use crate::detection::Detections;
+use crate::device::wait_for;
 use crate::host_values::HostValues;
 use crate::model::Output;
 use crate::segmentation::{View, label_map};
@@ -27,11 +29,35 @@ pub enum Predicted {
     Classes(Vec<f32>),
 }
 
+/// What a model says of a file, and what it took.
+#[derive(Clone, Debug)]
+pub struct Prediction {
+    /// The image as it was decoded.
+    pub pixels: Arc<RgbPixels>,
+    /// What the model says of it.
+    pub predicted: Predicted,
+    /// `[height, width]` of the network's input, padding included.
+    pub input_size: [usize; 2],
+    /// Seconds.
+    pub times: PredictTimes,
+}
+
+/// Seconds from a decoded image to what the model says of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PredictTimes {
+    /// Resizing, normalising, padding.
+    pub prepare: f64,
+    /// The network.
+    pub network: f64,
+    /// From its output to boxes after suppression, labels of the file's pixels, or probabilities.
+    pub answer: f64,
+}
+
 /// Prediction for one file; computed where the weights lie.
 ///
 /// # Errors
-/// If the file is not a readable image.
-pub fn predict(model: &Trained, path: &Path) -> Result<(Arc<RgbPixels>, Predicted), EngineError> {
+/// If the file is not a readable image, or the device fails.
+pub fn predict(model: &Trained, path: &Path) -> Result<Prediction, EngineError> {
     let pixels = decode(path)?;
     let record = Record {
         image_id: 0,
@@ -39,6 +65,8 @@ pub fn predict(model: &Trained, path: &Path) -> Result<(Arc<RgbPixels>, Predicte
         size: pixels.size,
         objects: Vec::new(),
     };
+    let device = model.weights.device();
+    let begun = Instant::now();
     let transform = Transform::new(&model.transform)?;
     let sample = transform.apply(&record, &pixels, false);
     let [height, width] = sample.meta.size;
@@ -51,10 +79,13 @@ pub fn predict(model: &Trained, path: &Path) -> Result<(Arc<RgbPixels>, Predicte
         input[start..start + width].copy_from_slice(values);
     }
     let images = TensorData::new(input, [1, 3, padded_h, padded_w]);
-    let images = Tensor::<4>::from_data(images, &model.weights.device());
+    let images = Tensor::<4>::from_data(images, &device);
+    let prepared = Instant::now();
     let forward = model
         .model
         .forward(model.weights.tensors(), images, &FULL_PASS);
+    wait_for(&device)?;
+    let computed = Instant::now();
     let input_size = [padded_h, padded_w];
     let predicted = match forward.output.expect("a full pass goes to its end") {
         Output::Detection(head) => {
@@ -80,5 +111,14 @@ pub fn predict(model: &Trained, path: &Path) -> Result<(Arc<RgbPixels>, Predicte
             Predicted::Classes(HostValues::of(&probabilities).as_slice().to_vec())
         }
     };
-    Ok((Arc::new(pixels), predicted))
+    Ok(Prediction {
+        pixels: Arc::new(pixels),
+        predicted,
+        input_size,
+        times: PredictTimes {
+            prepare: (prepared - begun).as_secs_f64(),
+            network: (computed - prepared).as_secs_f64(),
+            answer: computed.elapsed().as_secs_f64(),
+        },
+    })
 }
