@@ -203,18 +203,26 @@ fn scaled(transform: &TransformConfig, scale: f64) -> Result<TransformConfig, St
     }
     // A product that is whole but for its rounding stays whole.
     let extent = |extent: usize| (extent as f64 * scale + 1e-6).floor() as usize;
-    let scaled = TransformConfig {
-        size: transform.size.map(extent),
-        short_side: extent(transform.short_side),
-        long_side: extent(transform.long_side),
-        own_scale: transform.own_scale * scale,
-        crop_size: transform.crop_size.iter().map(|e| extent(*e)).collect(),
-        ..transform.clone()
-    };
+    let mut scaled = transform.clone();
+    scaled.crop_size.iter_mut().for_each(|e| *e = extent(*e));
+    // What the mode does not read stays, so that it is no difference between two stages.
     let (key, extents) = match scaled.resize {
-        ResizeMode::KeepRatio => ("data.transform.short_side", vec![scaled.short_side]),
-        ResizeMode::Fixed | ResizeMode::CenterCrop => ("data.transform.size", scaled.size.to_vec()),
-        ResizeMode::None => ("data.transform.crop_size", Vec::new()),
+        ResizeMode::KeepRatio => {
+            scaled.short_side = extent(scaled.short_side);
+            scaled.long_side = extent(scaled.long_side);
+            ("data.transform.short_side", vec![scaled.short_side])
+        }
+        ResizeMode::Fixed | ResizeMode::CenterCrop => {
+            scaled.size = scaled.size.map(extent);
+            if scaled.resize == ResizeMode::CenterCrop {
+                scaled.short_side = extent(scaled.short_side);
+            }
+            ("data.transform.size", scaled.size.to_vec())
+        }
+        ResizeMode::None => {
+            scaled.own_scale *= scale;
+            ("data.transform.crop_size", Vec::new())
+        }
     };
     let all = extents.iter().chain(&scaled.crop_size);
     match all.min() {
