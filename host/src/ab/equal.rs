@@ -2,6 +2,7 @@
 
 use kdhost_ab::report::SettingDifference;
 
+use super::AbError;
 use crate::config::{Config, KeyDifference, differences_of, flat};
 use crate::engine::fingerprint::Facts;
 
@@ -15,7 +16,7 @@ const OWN_FACTS: [&str; 1] = ["plugin"];
 const OF_SOME: [&str; 1] = ["teacher"];
 
 /// Whether `key` is `table` or below it.
-fn is_in(key: &str, table: &str) -> bool {
+pub(super) fn is_in(key: &str, table: &str) -> bool {
     key.strip_prefix(table)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
@@ -91,6 +92,23 @@ pub fn split(
 ) -> (Vec<SettingDifference>, Vec<SettingDifference>) {
     let may_be = |d: &SettingDifference| allowed.iter().any(|allowed| is_in(&d.key, allowed));
     differences.into_iter().partition(may_be)
+}
+
+/// The differences, all of which must be allowed.
+///
+/// # Errors
+/// With those that are not.
+pub fn all_allowed(
+    differences: Vec<SettingDifference>,
+    allowed: &[String],
+) -> Result<Vec<SettingDifference>, AbError> {
+    let (allowed, refused) = split(differences, allowed);
+    match refused.is_empty() {
+        true => Ok(allowed),
+        false => Err(AbError::Unequal {
+            differences: refused,
+        }),
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use kdhost_ab::report::SettingDifference;
 
+use super::equal::is_in;
 use crate::config::ConfigError;
 use crate::data::DatasetError;
 use crate::engine::EngineError;
@@ -115,7 +116,7 @@ fn unequal(differences: &[SettingDifference]) -> String {
     let mut keys: Vec<&str> = differences.iter().map(|d| d.key.as_str()).collect();
     keys.dedup();
     // Otherwise the runs would be refused as soon as they have begun.
-    if keys.iter().any(|key| key.starts_with("data.transform")) {
+    if keys.iter().any(|key| is_in(key, "data.transform")) {
         keys.extend(["first_batch", "last_batch"]);
     }
     let allow: Vec<String> = keys

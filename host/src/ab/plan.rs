@@ -102,12 +102,7 @@ impl Plan {
         for arm in &arms[1..] {
             found.extend(equal::of_settings(&arm.spec.name, control, &arm.configs[0]));
         }
-        let (differences, refused) = equal::split(found, &spec.allow_diff);
-        if !refused.is_empty() {
-            return Err(AbError::Unequal {
-                differences: refused,
-            });
-        }
+        let differences = equal::all_allowed(found, &spec.allow_diff)?;
         let fixed_arms: Result<Vec<FixedArm>, AbError> = spec.arms.iter().map(fixed_arm).collect();
         let fixed = Fixed {
             schema: SCHEMA.into(),
@@ -330,12 +325,7 @@ impl Plan {
     pub fn add_last_stage(&mut self, arm: usize, stage: &Config) -> Result<(), AbError> {
         let name = &self.spec.arms[arm].name;
         let found = equal::of_last_stage(name, &self.arms[0].configs[0], stage);
-        let (allowed, refused) = equal::split(found, &self.spec.allow_diff);
-        if !refused.is_empty() {
-            return Err(AbError::Unequal {
-                differences: refused,
-            });
-        }
+        let allowed = equal::all_allowed(found, &self.spec.allow_diff)?;
         self.differences.retain(|known| {
             let is_same =
                 |new: &SettingDifference| (&new.arm, &new.key) == (&known.arm, &known.key);

@@ -121,8 +121,8 @@ impl StepPosition {
 /// What a method is told with the `index`-th micro-batch of a step: `call` with a seed of its own, so that
 /// what a method draws is new each time, and the same again on resume.
 fn of_micro_batch(call: &CallInfo, index: usize) -> CallInfo {
-    let place = [u64::from(call.stage), u64::from(call.phase), call.step];
-    let key = [&[call.seed], &place[..], &[index as u64]].concat();
+    let (stage, phase) = (u64::from(call.stage), u64::from(call.phase));
+    let key = [call.seed, stage, phase, call.step, index as u64];
     CallInfo {
         seed: KeyedRng::new("method call", &key).next_u64(),
         ..call.clone()

@@ -55,6 +55,14 @@ struct Summary {
     medians: Medians,
 }
 
+/// One that is timed.
+struct Student {
+    model: Trained,
+    /// Of the first image.
+    input_size: [usize; 2],
+    times: Vec<PredictTimes>,
+}
+
 /// Medians over its predictions.
 #[derive(Serialize)]
 struct Medians {
@@ -71,40 +79,39 @@ struct Medians {
 /// If a checkpoint or an image cannot be read, or the device fails.
 pub fn run(args: &PredictArgs) -> anyhow::Result<i32> {
     let device = args.device.open()?;
-    let mut students: Vec<Trained> = Vec::new();
+    let mut students: Vec<Student> = Vec::new();
     for checkpoint in &args.checkpoint {
-        let mut student = export::load(checkpoint)?;
-        student.weights = student.weights.on(&device);
-        students.push(student);
+        let mut model = export::load(checkpoint)?;
+        model.weights = model.weights.on(&device);
+        // The first pass pays for page faults, and on a device for compiling kernels.
+        let Prediction { input_size, .. } = predict(&model, &args.images[0])?;
+        students.push(Student {
+            model,
+            input_size,
+            times: Vec::new(),
+        });
     }
-    let mut input_sizes = Vec::new();
-    // The first pass pays for page faults, and on a device for compiling kernels.
-    for student in &students {
-        input_sizes.push(predict(student, &args.images[0])?.input_size);
-    }
-    let mut times: Vec<Vec<PredictTimes>> = vec![Vec::new(); students.len()];
     for _ in 0..args.repeat {
         for image in &args.images {
-            for (student, times) in students.iter().zip(&mut times) {
-                let Prediction { times: taken, .. } = predict(student, image)?;
-                times.push(taken);
+            for student in &mut students {
+                student.times.push(predict(&student.model, image)?.times);
             }
         }
     }
-    let rows = students.iter().zip(&input_sizes).zip(&args.checkpoint);
-    let rows = rows.zip(&times);
+    let first = &students[0].times;
+    let rows = args.checkpoint.iter().zip(&students);
     let summaries: Vec<Summary> = rows
-        .map(|(((student, &input_size), checkpoint), own)| Summary {
+        .map(|(checkpoint, student)| Summary {
             checkpoint: checkpoint.clone(),
-            input_size,
-            input_bytes: 3 * input_size[0] * input_size[1] * size_of::<f32>(),
-            parameters: parameters(student),
-            medians: medians(own, &times[0]),
+            input_size: student.input_size,
+            input_bytes: 3 * student.input_size.iter().product::<usize>() * size_of::<f32>(),
+            parameters: parameters(&student.model),
+            medians: medians(&student.times, first),
         })
         .collect();
     print(&match args.json {
         true => json(&summaries),
-        false => render(&summaries, times[0].len()),
+        false => render(&summaries, first.len()),
     })?;
     Ok(exit_code::OK)
 }
@@ -130,8 +137,8 @@ fn medians(own: &[PredictTimes], first: &[PredictTimes]) -> Medians {
 }
 
 /// Learned numbers, buffers left out.
-fn parameters(student: &Trained) -> usize {
-    let specs = student
+fn parameters(model: &Trained) -> usize {
+    let specs = model
         .model
         .specs()
         .iter()
